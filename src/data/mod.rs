@@ -1,0 +1,11 @@
+//! Rows: values, tables, items; how they are read and written.
+
+pub mod failure;
+pub mod item;
+pub mod table;
+pub mod value;
+
+pub use failure::{Failure, FailureKind};
+pub use item::{Batch, Hash, Items, Origin, Uses, mix, row_hashes};
+pub use table::{Column, ColumnBuilder, Table, TableBuilder};
+pub use value::{DamagedCell, TimeKind, Value};

@@ -1,0 +1,183 @@
+//! What a run tells while it goes: the contract between the engine and whoever reports.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::Failure;
+
+/// Something happened. Written as JSON lines by `--events`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run begins.
+    RunStarted { run: String, workflow: String, stages: Vec<String> },
+    /// More of a source has been read.
+    SourceRead { source: String, rows: u64, complete: bool },
+    /// A stage's counts changed (sent after each commit; not for every item).
+    Progress { stage: String, counts: Counts },
+    /// An item ended; sent after its outcome is committed, and only if somebody asked for items.
+    Item { stage: String, key: String, status: ItemStatus, attempt: u32, seconds: f64, kind: Option<String> },
+    /// An item failed for good (after its retries).
+    ItemFailed { stage: String, key: String, failure: Failure },
+    /// A stage has no more to do.
+    StageFinished { stage: String, summary: StageSummary },
+    /// An output file was written.
+    OutputWritten { stage: String, path: String, rows: u64 },
+    /// The first signal: items in hand finish, no new ones start.
+    Draining { signal: String, in_hand: u64 },
+    /// The run is over.
+    RunFinished { summary: RunSummary },
+}
+
+/// How an item ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ItemStatus {
+    Done,
+    Failed,
+}
+
+/// A stage's items, counted. Every item known is in exactly one of done, failed, blocked, due, possible, running.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Items known so far.
+    pub total: u64,
+    /// Whether more may come.
+    pub total_known: bool,
+    /// Results that hold, earlier ones included.
+    pub done: u64,
+    /// Of these, results that this run made.
+    pub ran: u64,
+    /// Failures that hold, earlier ones included.
+    pub failed: u64,
+    /// Behind a failure.
+    pub blocked: u64,
+    /// To be run.
+    pub due: u64,
+    /// Behind something that is to be run.
+    pub possible: u64,
+    /// In hand.
+    pub running: u64,
+}
+
+/// What became of a stage in a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageSummary {
+    pub name: String,
+    /// Items that this run ran to an end, failed ones included.
+    pub ran: u64,
+    /// Results that held already.
+    pub cached: u64,
+    /// Failures that hold, earlier ones included.
+    pub failed: u64,
+    pub blocked: u64,
+    /// From its first item to its last commit.
+    pub seconds: f64,
+    /// All items.
+    pub total: u64,
+    /// Rows that a reduce had to do without.
+    #[serde(default)]
+    pub missing: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Still going (or killed).
+    Running,
+    /// Nothing due is left, no failures.
+    Finished,
+    /// Nothing due is left, some items failed.
+    Failures,
+    /// `on_error: stop` or `max_failures`.
+    Stopped,
+    /// A signal.
+    Interrupted,
+    /// What fails before any item could start, or bpp-flow itself.
+    Broken,
+}
+
+/// What a run did; `run --json` prints it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The run's id.
+    pub run: String,
+    pub state: RunState,
+    pub stages: Vec<StageSummary>,
+    /// Wall time.
+    pub seconds: f64,
+    /// Why it stopped, where it did not finish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Failures that hold, grouped: what `errors` prints.
+    #[serde(default)]
+    pub failures: Vec<FailureGroup>,
+    /// Outputs written by this run.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+}
+
+/// Failures with one cause; `errors --json` prints a list of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureGroup {
+    pub stage: String,
+    pub kind: String,
+    pub signature: String,
+    pub count: u64,
+    /// The first few.
+    pub keys: Vec<String>,
+}
+
+/// What `plan` says of one stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StagePlan {
+    pub name: String,
+    pub total: u64,
+    pub total_known: bool,
+    pub done: u64,
+    pub due: u64,
+    pub possible: u64,
+    pub blocked: u64,
+    pub failed: u64,
+    /// Why the due items are due: `new`, `input_changed`, `code_changed`, `args_changed`, `version_changed`,
+    /// `deps_changed`, `init_changed`, `file_missing`, `failed_before`, `fresh`, …
+    pub reasons: BTreeMap<String, u64>,
+    /// For each reason the first few keys, with what changed where that is known.
+    pub samples: BTreeMap<String, Vec<String>>,
+    /// What changed for all items of the stage, in words: `function measure in features.py changed`.
+    pub changes: Vec<String>,
+    /// Names of the inputs.
+    pub inputs: Vec<String>,
+    /// `map`, `flat_map`, `filter`, `reduce`, `once`.
+    pub verb: String,
+    /// `python features:measure`, `command true …`, `assign ratio`.
+    pub action: String,
+}
+
+/// A run's entry in the catalogue; also what `status` reads of a run that is going.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Sortable: the start time and a few random letters.
+    pub id: String,
+    /// The command line.
+    pub command: String,
+    /// RFC 3339.
+    pub started: String,
+    pub ended: Option<String>,
+    pub host: String,
+    pub pid: u32,
+    pub state: RunState,
+    pub reason: Option<String>,
+    /// Name and counts of each stage at the last commit.
+    pub stages: Vec<(String, Counts)>,
+    /// Seconds from the start to the last commit.
+    pub seconds: f64,
+    /// Items per second of each stage lately.
+    #[serde(default)]
+    pub rates: Vec<f64>,
+    /// The version each stage ran with, in hex.
+    #[serde(default)]
+    pub versions: Vec<(String, String)>,
+}

@@ -1,0 +1,3 @@
+//! Runs a plan: decides what is due, hands chunks to executors, commits outcomes, moves rows on.
+
+pub mod events;

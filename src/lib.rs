@@ -1,0 +1,12 @@
+//! bpp-flow: a declarative workflow engine.
+//!
+//! The way of the data: [`spec`] turns a YAML file into a workflow, `plan` into a graph of stages, [`engine`] reads
+//! its sources in batches, decides with the [`store`] what is due, hands chunks to an [`executor`] and commits their
+//! outcomes. See `docs/architecture.md`.
+
+pub mod data;
+pub mod diagnostic;
+pub mod engine;
+pub mod executor;
+pub mod spec;
+pub mod store;

@@ -1,0 +1,299 @@
+//! The workflow as validated: what a file means, with nothing left to check.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::template::{Expression, Template, TemplateTree};
+use crate::data::Value;
+use crate::diagnostic::Span;
+
+/// A whole workflow.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// Its name: names the state folder.
+    pub name: String,
+    /// One line for people.
+    pub description: Option<String>,
+    /// The folder to which the file's paths are relative, absolute.
+    pub dir: PathBuf,
+    /// Parameters, overrides applied, in file order.
+    pub params: Vec<(String, Value)>,
+    /// The sources, in file order.
+    pub sources: Vec<Source>,
+    /// The stages, in file order (inputs may name later ones).
+    pub stages: Vec<Stage>,
+    /// The outputs, in file order.
+    pub outputs: Vec<Output>,
+    /// `state:`, where the state lies, relative to `dir`.
+    pub state: Option<String>,
+}
+
+/// A named source of rows.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub name: String,
+    pub reader: Reader,
+    /// The columns that name an item; empty: the row's number does.
+    pub key: Vec<String>,
+    pub span: Span,
+}
+
+/// How a source reads.
+#[derive(Debug, Clone)]
+pub enum Reader {
+    /// One or more files (globs expanded later, sorted), relative to the workflow.
+    Files { format: Format, paths: Vec<String>, text: TextOptions },
+    /// A row per file that matches; `{name}` wildcards become columns.
+    Glob { pattern: String },
+    /// A row per line of a file; `None`: standard input.
+    Lines { path: Option<String> },
+    /// Rows written in place.
+    Values { rows: Vec<Vec<(String, Value)>> },
+    /// `start, start + step, … < stop` (or `>` for a negative step); integers or floats.
+    Range { start: Value, stop: Value, step: Value },
+}
+
+/// A table format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    Csv,
+    Tsv,
+    Jsonl,
+    Parquet,
+    Arrow,
+}
+
+/// How text tables are read.
+#[derive(Debug, Clone, Default)]
+pub struct TextOptions {
+    /// Column names where the file has no header line (`header: [a, b]`), or `header: false` (`c0`, `c1`, …).
+    pub header: Header,
+    /// The delimiter, where it is not the format's own.
+    pub delimiter: Option<u8>,
+    /// Types that are given, not inferred.
+    pub schema: BTreeMap<String, CellType>,
+}
+
+/// Where column names come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Header {
+    /// The first line.
+    #[default]
+    Line,
+    /// There is none: `c0`, `c1`, …
+    None,
+    /// There is none: these.
+    Names(Vec<String>),
+}
+
+/// A type that `schema:` may give to a column of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CellType {
+    /// `int`
+    Int,
+    /// `float`
+    Float,
+    /// `bool`
+    Bool,
+    /// `text` (also `str`, `string`)
+    Text,
+    /// `date`
+    Date,
+    /// `datetime`
+    DateTime,
+}
+
+/// A stage.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    pub name: String,
+    pub verb: Verb,
+    /// What it maps over, in order; empty for a stage that runs once.
+    pub inputs: Vec<Input>,
+    pub action: Action,
+    /// Stages that must have finished without failures before this one starts (indices into `Workflow::stages`).
+    pub after: Vec<usize>,
+    /// `use:`, the columns that the action sees.
+    pub uses: Option<Vec<String>>,
+    /// `keep:`, the columns that are passed on.
+    pub keep: Option<Vec<String>>,
+    pub settings: Settings,
+    pub span: Span,
+}
+
+/// What a stage does with its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// One row in, one out.
+    Map,
+    /// One row in, any number out.
+    FlatMap,
+    /// Rows kept or dropped.
+    Filter,
+    /// All rows (of a group) in, one or more out.
+    Reduce {
+        /// Once per distinct value of these; empty: once.
+        group_by: Vec<String>,
+        /// `needs: all`: blocked by a missing row.
+        needs_all: bool,
+        /// `ordered: false` makes the order of the rows irrelevant.
+        ordered: bool,
+    },
+    /// No input: runs once.
+    Once,
+}
+
+/// What a stage maps over (indices into the workflow).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Input {
+    Source(usize),
+    Stage(usize),
+}
+
+/// What a stage runs.
+#[derive(Debug, Clone)]
+pub enum Action {
+    Python(PythonAction),
+    Command(CommandAction),
+    /// New columns from expressions, in order.
+    Assign(Vec<(String, Expression)>),
+    /// A filter's condition.
+    Where(Expression),
+}
+
+/// `python:`.
+#[derive(Debug, Clone)]
+pub struct PythonAction {
+    /// `module:function`, apart.
+    pub module: String,
+    pub function: String,
+    pub call: Call,
+    /// Names of a returned tuple's elements.
+    pub returns: Option<Vec<String>>,
+    /// Keyword arguments.
+    pub args: Vec<(String, TemplateTree)>,
+}
+
+/// How a Python function is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Call {
+    Row,
+    Kwargs,
+    Value,
+    Chunk(ChunkFormat),
+}
+
+/// What a `call: chunk` function gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChunkFormat {
+    Pandas,
+    Arrow,
+    Rows,
+}
+
+/// `command:` or `shell:`.
+#[derive(Debug, Clone)]
+pub struct CommandAction {
+    pub line: CommandLine,
+    /// What is written to its standard input.
+    pub stdin: Option<Template>,
+    pub stdout: Stdout,
+    pub ok_codes: Vec<i32>,
+}
+
+/// What a command is.
+#[derive(Debug, Clone)]
+pub enum CommandLine {
+    /// Each template an argument; one that is a list gives several.
+    Argv(Vec<Template>),
+    /// A script for `bash -euo pipefail -c`; values are shell-quoted as it is rendered.
+    Shell(Template),
+}
+
+/// What becomes of a command's standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stdout {
+    /// One column of text, trailing newline cut.
+    Text {
+        column: String,
+    },
+    /// A JSON object, its keys columns.
+    Json,
+    /// JSON objects, a row each.
+    Jsonl,
+    Ignore,
+}
+
+/// Settings of a stage, `defaults:` applied.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub backend: Backend,
+    pub workers: Option<usize>,
+    pub cpus: usize,
+    /// `None`: auto.
+    pub chunk_size: Option<usize>,
+    /// `None`: auto.
+    pub batch_size: Option<usize>,
+    pub retries: Retries,
+    pub timeout: Option<Duration>,
+    pub stop_on_error: bool,
+    pub max_failures: Option<MaxFailures>,
+    /// A Python function run once in every worker.
+    pub init: Option<Init>,
+    pub env: Vec<(String, Template)>,
+    pub cwd: Option<Template>,
+    pub version: Option<String>,
+    /// Further files that results depend on: globs, or templates of paths.
+    pub deps: Vec<Template>,
+    pub interpreter: Option<String>,
+}
+
+/// Where items run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Backend {
+    Serial,
+    Threads,
+    Processes,
+}
+
+/// `retries:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retries {
+    pub max: u32,
+    pub backoff: Duration,
+    pub factor: f64,
+    pub max_backoff: Duration,
+    pub kinds: Vec<crate::data::FailureKind>,
+}
+
+/// `max_failures:`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxFailures {
+    Count(u64),
+    /// Of the items finished, from 0 to 100.
+    Percent(f64),
+}
+
+/// `init:`.
+#[derive(Debug, Clone)]
+pub struct Init {
+    pub module: String,
+    pub function: String,
+    pub args: Vec<(String, TemplateTree)>,
+}
+
+/// A file that a stage's rows are written to.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Index of the stage.
+    pub stage: usize,
+    /// The path, relative to the workflow.
+    pub path: Template,
+    pub format: Format,
+    /// Only these columns, in this order.
+    pub columns: Option<Vec<String>>,
+    /// `failed: include`: also failed rows, with `status` and `error`.
+    pub with_failed: bool,
+    pub span: Span,
+}

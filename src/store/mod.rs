@@ -1,0 +1,2 @@
+//! Keeps outcomes, durably.
+pub mod model;
