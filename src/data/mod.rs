@@ -2,8 +2,11 @@
 
 pub mod codec;
 pub mod failure;
+pub mod identify;
 pub mod item;
+pub mod source;
 pub mod table;
+mod time;
 pub mod value;
 
 pub use failure::{Failure, FailureKind};
