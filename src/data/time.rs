@@ -20,3 +20,20 @@ pub(crate) fn offset_text(seconds: i32) -> String {
     let minutes = format!("{sign}{:02}:{:02}", s / 3600, s / 60 % 60);
     if s % 60 == 0 { minutes } else { format!("{minutes}:{:02}", s % 60) }
 }
+
+/// An instant, in nanoseconds since 1970, as a date and time in UTC; below a microsecond is cut.
+pub(crate) fn timestamp_text(nanoseconds: i128) -> String {
+    let stamp = jiff::Timestamp::from_nanosecond(nanoseconds).unwrap_or_default();
+    date_time_text(jiff::tz::Offset::UTC.to_datetime(stamp)) + "+00:00"
+}
+
+/// Microseconds as seconds, with as many decimals as it takes.
+pub(crate) fn duration_text(micros: i128) -> String {
+    let (sign, micros) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
+    let (whole, part) = (micros / 1_000_000, micros % 1_000_000);
+    if part == 0 {
+        return format!("{sign}{whole}");
+    }
+    let decimals = format!("{part:06}");
+    format!("{sign}{whole}.{}", decimals.trim_end_matches('0'))
+}

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use csv::ByteRecord;
@@ -13,7 +12,7 @@ use csv::ByteRecord;
 use super::error::SourceError;
 use super::files::{self, SourceFile};
 use super::infer::{ColumnType, Evidence, SAMPLE_ROWS, push_cell};
-use super::{Counter, Limits, ReadBatch, SourceReader, bad_row, input};
+use super::{Counter, Limits, ReadBatch, SourceReader, Surroundings, bad_row, input};
 use crate::data::failure::Failure;
 use crate::data::table::{Column, ColumnBuilder, Table};
 use crate::spec::model::{Format, Header, TextOptions};
@@ -26,10 +25,10 @@ pub(super) fn open(
     format: Format,
     paths: &[String],
     text: &TextOptions,
-    dir: &Path,
+    around: &Surroundings,
     limits: Limits,
 ) -> Result<SourceReader, SourceError> {
-    let files = files::expand(source_name, paths, dir)?;
+    let files = files::expand(source_name, paths, around)?;
     let total = files.iter().map(|f| f.size).sum();
     let delimiter = text.delimiter.unwrap_or(if format == Format::Tsv { b'\t' } else { b',' });
     let opener = Opener { source_name: source_name.into(), delimiter, header: text.header.clone() };
@@ -320,7 +319,7 @@ mod tests {
 
     fn csv(folder: &Folder, paths: &[&str], text: &TextOptions) -> Result<SourceReader, SourceError> {
         let paths: Vec<String> = paths.iter().map(|p| p.to_string()).collect();
-        open("cells", Format::Csv, &paths, text, folder.path(), Limits { rows: 3, bytes: 1 << 20 })
+        open("cells", Format::Csv, &paths, text, &Surroundings::new(folder.path()), Limits { rows: 3, bytes: 1 << 20 })
     }
 
     fn read(content: &[u8]) -> Vec<ReadBatch> {

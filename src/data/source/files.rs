@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::Surroundings;
 use super::error::SourceError;
+use super::pattern::{Match, Pattern};
 
 /// A file of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +25,39 @@ impl SourceFile {
     }
 }
 
-/// The files that `paths` name, in that order; those of a glob sorted. Every one exists.
-pub(crate) fn expand(source_name: &str, paths: &[String], dir: &Path) -> Result<Vec<SourceFile>, SourceError> {
+/// The files that `paths` name, in that order; those of a pattern sorted. Every one exists.
+pub(crate) fn expand(
+    source_name: &str,
+    paths: &[String],
+    around: &Surroundings,
+) -> Result<Vec<SourceFile>, SourceError> {
     let mut files = Vec::new();
-    for shown in paths {
-        files.push(named(source_name, shown, dir)?);
+    for path in paths {
+        if !Pattern::is_wild(path) || around.dir.join(path).is_file() {
+            files.push(named(source_name, path, &around.dir)?);
+            continue;
+        }
+        let (_, matches) = find(source_name, path, around)?;
+        if matches.is_empty() {
+            return Err(SourceError::NoMatch { source_name: source_name.into(), pattern: path.clone() });
+        }
+        for found in matches {
+            files.push(named(source_name, &found.path, &around.dir)?);
+        }
     }
     Ok(files)
+}
+
+/// A pattern and what matches it.
+pub(super) fn find(source_name: &str, text: &str, around: &Surroundings) -> Result<(Pattern, Vec<Match>), SourceError> {
+    let pattern =
+        Pattern::parse(text).map_err(|what| SourceError::Definition { source_name: source_name.into(), what })?;
+    let matches = pattern.find(&around.dir, &around.excluded).map_err(|cause| SourceError::Io {
+        source_name: source_name.into(),
+        path: text.into(),
+        cause,
+    })?;
+    Ok((pattern, matches))
 }
 
 /// The file of that name.

@@ -5,21 +5,31 @@
 //! [`SourceError`]. Rows are numbered from 0 over all files of the source, bad ones included. The types of columns
 //! of text are settled before the first batch ([`infer`]) and never change within a source.
 
+mod content;
 mod csv;
+mod digest;
 mod error;
 mod files;
+mod glob;
 mod infer;
 mod input;
+mod lines;
+mod pattern;
 mod written;
 
+use std::collections::HashSet;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use content::content_in;
+pub use digest::{DigestCache, FileStamp, MemoryDigests, file_digest};
 pub use error::SourceError;
+pub use glob::COLUMNS as GLOB_COLUMNS;
 
 use super::failure::{Failure, FailureKind};
+use super::item::Hash;
 use super::table::Table;
 use crate::spec::model::{Format, Reader, Source};
 
@@ -117,6 +127,24 @@ fn bad_row(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Input, message)
 }
 
+/// What a source is read in.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The workflow's folder, to which paths are relative.
+    pub dir: PathBuf,
+    /// Absolute paths that no pattern matches: the workflow's own outputs.
+    pub excluded: Arc<HashSet<PathBuf>>,
+    /// Remembers the digests of files.
+    pub digests: Option<Arc<dyn DigestCache>>,
+}
+
+impl Surroundings {
+    /// A folder, with nothing excluded and nothing remembered.
+    pub fn new(dir: impl Into<PathBuf>) -> Surroundings {
+        Surroundings { dir: dir.into(), excluded: Arc::default(), digests: None }
+    }
+}
+
 /// Opens a source; paths are relative to `dir`. `batch_rows` is a true maximum of rows in a batch; without it a
 /// batch has up to 8192 rows or about 4 MiB.
 pub fn open(
@@ -125,16 +153,32 @@ pub fn open(
     batch_rows: Option<usize>,
     stdin: Option<Box<dyn Read + Send>>,
 ) -> Result<SourceReader, SourceError> {
+    open_in(source, &Surroundings::new(dir), batch_rows, stdin)
+}
+
+/// As [`open`], in given surroundings.
+pub fn open_in(
+    source: &Source,
+    around: &Surroundings,
+    batch_rows: Option<usize>,
+    stdin: Option<Box<dyn Read + Send>>,
+) -> Result<SourceReader, SourceError> {
     let limits = Limits::new(batch_rows);
-    let _ = stdin;
     match &source.reader {
         Reader::Files { format: format @ (Format::Csv | Format::Tsv), paths, text } => {
-            csv::open(&source.name, *format, paths, text, dir, limits)
+            csv::open(&source.name, *format, paths, text, around, limits)
         }
+        Reader::Glob { pattern } => glob::open(&source.name, pattern, around, limits),
+        Reader::Lines { path } => lines::open(&source.name, path.as_deref(), &around.dir, stdin, limits),
         Reader::Values { rows } => Ok(written::values(rows.clone(), limits)),
         Reader::Range { start, stop, step } => written::range(&source.name, start, stop, step, limits),
         _ => Err(SourceError::Definition { source_name: source.name.clone(), what: "reader not there".into() }),
     }
+}
+
+/// The hash of a source's definition and of all the bytes that it would read; `None` for standard input.
+pub fn content(source: &Source, dir: &Path) -> Result<Option<Hash>, SourceError> {
+    content_in(source, &Surroundings::new(dir))
 }
 
 #[cfg(test)]
