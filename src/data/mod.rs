@@ -4,6 +4,7 @@ pub mod codec;
 pub mod failure;
 pub mod identify;
 pub mod item;
+pub mod json;
 pub mod source;
 pub mod table;
 mod time;

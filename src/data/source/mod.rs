@@ -5,7 +5,9 @@
 //! [`SourceError`]. Rows are numbered from 0 over all files of the source, bad ones included. The types of columns
 //! of text are settled before the first batch ([`infer`]) and never change within a source.
 
+mod columnar;
 mod content;
+mod convert;
 mod csv;
 mod digest;
 mod error;
@@ -13,6 +15,7 @@ mod files;
 mod glob;
 mod infer;
 mod input;
+mod jsonl;
 mod lines;
 mod pattern;
 mod written;
@@ -168,11 +171,12 @@ pub fn open_in(
         Reader::Files { format: format @ (Format::Csv | Format::Tsv), paths, text } => {
             csv::open(&source.name, *format, paths, text, around, limits)
         }
+        Reader::Files { format: Format::Jsonl, paths, text } => jsonl::open(&source.name, paths, text, around, limits),
+        Reader::Files { format, paths, .. } => columnar::open(&source.name, *format, paths, around, limits),
         Reader::Glob { pattern } => glob::open(&source.name, pattern, around, limits),
         Reader::Lines { path } => lines::open(&source.name, path.as_deref(), &around.dir, stdin, limits),
         Reader::Values { rows } => Ok(written::values(rows.clone(), limits)),
         Reader::Range { start, stop, step } => written::range(&source.name, start, stop, step, limits),
-        _ => Err(SourceError::Definition { source_name: source.name.clone(), what: "reader not there".into() }),
     }
 }
 
