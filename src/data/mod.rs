@@ -1,5 +1,6 @@
 //! Rows: values, tables, items; how they are read and written.
 
+pub mod codec;
 pub mod failure;
 pub mod item;
 pub mod table;
