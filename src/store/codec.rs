@@ -9,7 +9,7 @@
 //! ```
 //! Sums are the heads of blake3 hashes; numbers are little-endian. Damaged bytes give an error, never a panic.
 
-use arrow_array::{Array, StringArray};
+use arrow_array::StringArray;
 
 use super::bytes::{Reader, decompress, put_compressed, put_rows, put_varint, sum};
 use super::error::StoreError;
