@@ -8,5 +8,6 @@ pub mod data;
 pub mod diagnostic;
 pub mod engine;
 pub mod executor;
+pub mod plan;
 pub mod spec;
 pub mod store;

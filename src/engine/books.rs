@@ -109,7 +109,7 @@ impl Books {
                 command: options.command.clone(),
                 started: now(),
                 ended: None,
-                host: crate::store::host_name(),
+                host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 pid: std::process::id(),
                 state: RunState::Running,
                 reason: None,
@@ -257,7 +257,7 @@ impl Books {
             let json = serde_json::to_string(&known).expect("counts serialise");
             Write::Note { key: Settled::key(&stage.planned.name), json }
         });
-        Ok(replay.store.commit(settled.collect())?)
+        Ok(replay.store.commit(&settled.collect::<Vec<_>>())?)
     }
 
     fn summary(&self, end: Option<&End>, stages: Vec<StageSummary>, failures: Vec<FailureGroup>) -> RunSummary {
@@ -287,7 +287,7 @@ impl Books {
         self.record.ended = Some(now());
         let mut writes = std::mem::take(&mut self.versions);
         writes.push(self.note());
-        let written = replay.store.commit(writes);
+        let written = replay.store.commit(&writes);
         let _ = events.send(Event::RunFinished { summary: summary.clone() });
         match end {
             Some(End::Broken(error)) => Err(error),

@@ -228,8 +228,7 @@ impl<'a> Dispatcher<'a> {
             }
         }
         for source in self.orders.plan.sources_of(&self.orders.selected) {
-            let mut readers = self.orders.plan.consumers(Input::Source(source)).map(|s| &self.stages[s.index]);
-            if readers.any(|s| s.selected && s.gate == Gate::Open) {
+            if !self.open_consumers(Input::Source(source)).is_empty() {
                 self.read_source(source);
             }
         }
@@ -741,6 +740,7 @@ impl<'a> Dispatcher<'a> {
         let planned = self.stages[stage].planned.clone();
         let writer = self.lines.writer.clone();
         let want_items = self.orders.want_items;
+        let again = self.stages[stage].resolver.as_ref().is_some_and(|r| r.may_have_results());
         let budget = self.orders.budget.clone();
         rayon::spawn(move || {
             let forward = (forwards && !ended.done.is_empty()).then(|| {
@@ -756,7 +756,7 @@ impl<'a> Dispatcher<'a> {
             });
             let encoded = segment.encode();
             let permit = Some(budget.overdraw(encoded.bytes()));
-            let write = Write::Segment { stage: planned.name.clone(), version: planned.version, segment: encoded };
+            let write = Write::Segment { stage: planned.name.clone(), version: planned.version, segment: encoded, again };
             let _ = writer.send(Entry { write, receipt: Some(receipt), permit });
         });
     }

@@ -136,8 +136,8 @@ impl Survey {
         for source in self.plan.sources_of(&self.selected) {
             self.walk_source(source, limit)?;
         }
-        for &stage in order.iter().filter(|&&s| self.selected[s]) {
-            if matches!(self.plan.stages[stage].verb, Verb::Reduce { .. } | Verb::Once) {
+        for stage in order {
+            if self.selected[stage] && matches!(self.plan.stages[stage].verb, Verb::Reduce { .. } | Verb::Once) {
                 self.take_groups(stage)?;
             }
         }

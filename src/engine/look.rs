@@ -9,7 +9,7 @@ use super::events::{FailureGroup, RunRecord, RunState};
 use super::replay::{Replay, Sources, StageFlow};
 use super::run::{compile, stage_named};
 use super::stage::Failures;
-use crate::data::{Column, Table, Value};
+use crate::data::{Column, Hash, Table, Value};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
 use crate::store::{Store, Write};
@@ -26,11 +26,18 @@ fn open(flow: &Flow) -> Result<Replay, EngineError> {
     let mut versions = Vec::with_capacity(plan.stages.len());
     for stage in &plan.stages {
         let empty = replay.store.view(&stage.name, stage.version)?.is_empty();
-        let last = if empty { replay.store.latest_version(&stage.name)? } else { None };
+        let last = if empty { last_version_run(&replay.store, &stage.name)? } else { None };
         versions.push(last.unwrap_or(stage.version));
     }
     replay.versions = Arc::new(versions);
     Ok(replay)
+}
+
+/// The version of a stage whose results are the latest.
+fn last_version_run(store: &Store, stage: &str) -> Result<Option<Hash>, EngineError> {
+    let versions = store.stage_versions(stage)?;
+    let latest = versions.into_iter().filter(|v| v.last_sequence.is_some()).max_by_key(|v| v.last_sequence);
+    Ok(latest.map(|v| v.version))
 }
 
 /// Streams the rows of a stage in item order; of its failed items (`failed`) their input columns, `status`, `error`
@@ -244,8 +251,8 @@ pub fn runs(flow: &Flow) -> Result<Vec<RunRecord>, EngineError> {
 pub fn remove_run(flow: &Flow, id: &str) -> Result<bool, EngineError> {
     let known = runs(flow)?.iter().any(|run| run.id == id);
     if known {
-        let options = crate::store::OpenOptions { on_network_fs: true, command: "runs rm".to_string() };
-        Store::open(&flow.state_dir, &options)?.commit(vec![Write::RemoveNote { key: format!("run/{id}") }])?;
+        let options = crate::store::OpenOptions { on_network_fs: true, command: "runs rm" };
+        Store::open(&flow.state_dir, &options)?.commit(&[Write::RemoveNote { key: format!("run/{id}") }])?;
     }
     Ok(known)
 }

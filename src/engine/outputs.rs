@@ -51,7 +51,7 @@ pub fn write(replay: &Replay, complete: &[bool], events: &Sender<Event>) -> Resu
         let rows = write_one(replay, output, &path)?;
         if let Some(written) = written(&path, &from) {
             let json = serde_json::to_string(&written).expect("numbers serialise");
-            replay.store.commit(vec![Write::Note { key, json }])?;
+            replay.store.commit(&[Write::Note { key, json }])?;
         }
         let stage = replay.plan.stages[output.stage].name.clone();
         let _ = events.send(Event::OutputWritten { stage, path: shown.clone(), rows });

@@ -108,6 +108,11 @@ pub struct Resolver {
 }
 
 impl Resolver {
+    /// Whether some items may have a result at the stage's version.
+    pub fn may_have_results(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| !view.is_empty())
+    }
+
     /// Looks up `batch`, whose first row is the stage's row `first_index` (where the stage sees that). `moved` says
     /// that its rows may have stood elsewhere before.
     ///

@@ -44,7 +44,7 @@ pub fn run(
     let id = super::books::new_run_id();
     let plan = Arc::new(compile(flow, options, &id)?);
     let selected = selected_stages(&plan, options.stage.as_deref())?;
-    let open = OpenOptions { on_network_fs: options.on_network_fs, command: options.command.clone() };
+    let open = OpenOptions { on_network_fs: options.on_network_fs, command: &options.command };
     let store = Store::open(&flow.state_dir, &open)?;
     let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
     let mut books = Books::new(id, flow, options, &replay, &selected, started);

@@ -50,7 +50,7 @@ pub fn run(store: &Store, entries: &Receiver<Entry>, told: &Sender<Message>) {
             receipts.extend(entry.receipt);
             permits.extend(entry.permit);
         }
-        let message = match store.commit(writes) {
+        let message = match store.commit(&writes) {
             Ok(()) => Message::Committed(receipts),
             Err(error) => Message::Broken(error.into()),
         };

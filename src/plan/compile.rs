@@ -107,10 +107,10 @@ impl Compiler<'_> {
         let mut names = Names::default();
         let settings = &self.stage.settings;
         match &self.stage.action {
-            Action::Python(python) => python.args.iter().for_each(|(_, tree)| names.merge(&tree.names())),
-            Action::Command(command) => templates_of(command).for_each(|t| names.merge(t.names())),
-            Action::Assign(columns) => columns.iter().for_each(|(_, e)| names.merge(e.names())),
-            Action::Where(condition) => names.merge(condition.names()),
+            Action::Python(python) => python.args.iter().for_each(|(_, tree)| names.unite(&tree.names())),
+            Action::Command(command) => templates_of(command).for_each(|t| names.unite(t.names())),
+            Action::Assign(columns) => columns.iter().for_each(|(_, e)| names.unite(e.names())),
+            Action::Where(condition) => names.unite(condition.names()),
         }
         names.env.clear();
         let outside = settings.env.iter().map(|(_, t)| t).chain(&settings.cwd).chain(&settings.deps);
@@ -118,7 +118,7 @@ impl Compiler<'_> {
             let mut per_item = template.names().clone();
             per_item.env.clear();
             per_item.params.clear();
-            names.merge(&per_item);
+            names.unite(&per_item);
         }
         names
     }
@@ -228,7 +228,7 @@ impl Compiler<'_> {
     fn add_args(&self, parts: &mut Fingerprint, group: &str, args: &[(String, TemplateTree)]) -> Result<(), PlanError> {
         for (name, tree) in args {
             let value = if tree.names().per_item() {
-                let mut text = tree.source();
+                let mut text = tree_text(tree);
                 for param in &tree.names().params {
                     let value = self.workflow.params.iter().find(|(n, _)| n == param);
                     text += &format!(" {param}={}", value.map_or_else(String::new, |(_, v)| v.to_json().to_string()));
@@ -432,6 +432,19 @@ fn call_name(call: Call) -> &'static str {
         Call::Chunk(ChunkFormat::Pandas) => "chunk pandas",
         Call::Chunk(ChunkFormat::Arrow) => "chunk arrow",
         Call::Chunk(ChunkFormat::Rows) => "chunk rows",
+    }
+}
+
+/// The text of a tree of templates.
+fn tree_text(tree: &TemplateTree) -> String {
+    match tree {
+        TemplateTree::Value(value) => canonical_text(value),
+        TemplateTree::Template(template) => template.source().to_string(),
+        TemplateTree::List(items) => format!("[{}]", items.iter().map(tree_text).collect::<Vec<_>>().join(", ")),
+        TemplateTree::Map(entries) => {
+            let entries = entries.iter().map(|(name, tree)| format!("{name}: {}", tree_text(tree)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

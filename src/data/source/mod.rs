@@ -185,6 +185,17 @@ pub fn content(source: &Source, dir: &Path) -> Result<Option<Hash>, SourceError>
     content_in(source, &Surroundings::new(dir))
 }
 
+/// The files that a path or pattern names, sorted.
+///
+/// # Errors
+/// When the pattern is wrong or a folder cannot be read.
+pub fn matching_files(dir: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
+    let parsed = pattern::Pattern::parse(pattern)
+        .map_err(|problem| std::io::Error::new(std::io::ErrorKind::InvalidInput, problem))?;
+    let found = parsed.find(dir, &std::collections::HashSet::new())?;
+    Ok(found.into_iter().map(|found| dir.join(found.path)).collect())
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     use std::path::Path;
