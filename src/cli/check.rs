@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use crate::diagnostic::Report;
+use crate::report::json;
 use crate::report::phrase::count;
 use crate::spec::model::Workflow;
 
@@ -42,7 +44,9 @@ pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result
 fn as_json(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
     let source = read(args.file.as_deref(), globals)?;
     let mistakes = parse(&source, globals).err().unwrap_or_default();
-    crate::report::json::print(&mut io::stdout().lock(), &mistakes)?;
+    let file = source.path.display().to_string();
+    let reports: Vec<Report> = mistakes.iter().map(|m| Report::new(&file, &source.text, m)).collect();
+    json::print(&mut io::stdout().lock(), &reports)?;
     Ok(if mistakes.is_empty() { Exit::Success } else { Exit::Usage })
 }
 

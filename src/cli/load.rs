@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::diagnostic::{self, Diagnostic};
 use crate::engine::api::Flow;
 use crate::report::Invocation;
 use crate::spec::model::Workflow;
 
 use super::error::{CliError, Context, did_you_mean};
 use super::globals::Globals;
-use super::pending::{Diagnostic, LoadOptions, load as parse_text, render};
+use super::pending::{LoadOptions, load as parse_text};
 use super::terminal::Terminal;
 
 /// Tried in the current folder where no file is named.
@@ -52,7 +53,7 @@ pub(super) fn load(file: Option<&Path>, globals: &Globals, terminal: &Terminal) 
         Ok(workflow) => workflow,
         Err(diagnostics) => {
             let shown = source.path.display().to_string();
-            crate::report::tell(&render(&shown, &source.text, &diagnostics, terminal.err.color()));
+            crate::report::tell(&diagnostic::render(&shown, &source.text, &diagnostics, terminal.err.color()));
             return Err(CliError::told());
         }
     };

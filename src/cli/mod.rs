@@ -202,8 +202,8 @@ mod tests {
             let help = command.render_long_help().to_string();
             for line in help.lines().map(str::trim_start).filter(|l| l.starts_with("bpp-flow ")) {
                 let line = line.split("  ").next().unwrap_or(line);
-                let line = line.split([';', '|', '>', '&']).next().unwrap_or(line);
-                let words = line.split_whitespace().map(|w| w.trim_matches('\''));
+                let line = line.split(['|', '>', '&']).next().unwrap_or(line);
+                let words = line.split_whitespace();
                 if let Err(error) = Cli::try_parse_from(words) {
                     let kind = error.kind();
                     assert!(matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion), "{line}: {error}");

@@ -15,8 +15,8 @@ use super::terminal::Terminal;
 
 const EXAMPLE: &str = "\
 Examples:
-  bpp-flow plan                 pipeline.yaml of this folder
-  bpp-flow plan --stage measure up to a stage
+  bpp-flow plan                  pipeline.yaml of this folder
+  bpp-flow plan --stage measure  up to a stage
   bpp-flow plan flow.yaml --json | jq '.stages[].due'";
 
 /// Tells what a run would do, stage by stage, and why; changes nothing

@@ -17,10 +17,10 @@ use super::terminal::Terminal;
 
 const EXAMPLE: &str = "\
 Examples:
-  bpp-flow retry --failed                  everything that failed
-  bpp-flow retry --kind timeout -j 1       what took too long, one at a time
-  bpp-flow retry --stage measure --item c17 one item of one stage
-  bpp-flow retry --match 'connection reset' what failed for one cause";
+  bpp-flow retry --failed                    everything that failed
+  bpp-flow retry --kind timeout -j 1         what took too long, one at a time
+  bpp-flow retry --stage measure --item c17  one item of one stage
+  bpp-flow retry --match refused             what failed for one cause";
 
 /// Runs failed items again, with what follows from them
 #[derive(Debug, clap::Args)]

@@ -20,11 +20,11 @@ use super::terminal::Terminal;
 
 const EXAMPLE: &str = "\
 Examples:
-  bpp-flow run                            pipeline.yaml of this folder; again to go on
-  bpp-flow run flow.yaml --param n=5      with another parameter
-  bpp-flow run --stage measure --limit 10 try ten items, up to a stage
-  bpp-flow run --item c17 --debug         one item, with breakpoint()
-  bpp-flow run -j 2 --events log.jsonl    two items at once, with a log for programs";
+  bpp-flow run                             pipeline.yaml of this folder; again to go on
+  bpp-flow run flow.yaml --param n=5       with another parameter
+  bpp-flow run --stage measure --limit 10  try ten items, up to a stage
+  bpp-flow run --item c17 --debug          one item, with breakpoint()
+  bpp-flow run -j 2 --events log.jsonl     two items at once, with a log for programs";
 
 /// Runs what is due and keeps every item's outcome; goes on where an earlier run stopped
 ///

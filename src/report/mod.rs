@@ -12,6 +12,7 @@ pub mod meter;
 pub mod phrase;
 pub mod plan;
 pub mod progress;
+pub mod rows;
 pub mod status;
 pub mod style;
 pub mod summary;
