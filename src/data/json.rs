@@ -268,6 +268,64 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// Appends a value as JSON. Non-finite floats are the tokens that Python writes; bytes are base-16 text, times text.
+pub fn write(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Absent | Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(v) => out.extend_from_slice(if *v { b"true" } else { b"false" }),
+        Value::Float(v) if v.is_nan() => out.extend_from_slice(b"NaN"),
+        Value::Float(v) if v.is_infinite() => out.extend_from_slice(if *v > 0.0 { b"Infinity" } else { b"-Infinity" }),
+        Value::Int(_) | Value::BigInt(_) | Value::Float(_) => out.extend_from_slice(value.to_string().as_bytes()),
+        Value::Text(text) | Value::Time(_, text) | Value::File { path: text, .. } => write_text(text, out),
+        Value::Bytes(_) => write_text(&value.to_string(), out),
+        Value::Aside(inner) => write(inner, out),
+        Value::List(items) => {
+            out.push(b'[');
+            for (i, item) in items.iter().enumerate() {
+                out.extend_from_slice(if i > 0 { b"," } else { b"" });
+                write(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Map(entries) => {
+            out.push(b'{');
+            for (i, (key, item)) in entries.iter().enumerate() {
+                out.extend_from_slice(if i > 0 { b"," } else { b"" });
+                write_text(key, out);
+                out.push(b':');
+                write(item, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
+/// Appends a JSON string.
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut start = 0;
+    for (at, b) in text.bytes().enumerate().filter(|(_, b)| *b < 0x20 || matches!(b, b'"' | b'\\' | 0x7f)) {
+        out.extend_from_slice(&text.as_bytes()[start..at]);
+        start = at + 1;
+        match b {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', b]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b => out.extend_from_slice(format!("\\u{b:04x}").as_bytes()),
+        }
+    }
+    out.extend_from_slice(&text.as_bytes()[start..]);
+    out.push(b'"');
+}
+
+/// A value as JSON text.
+pub fn text(value: &Value) -> String {
+    let mut out = Vec::new();
+    write(value, &mut out);
+    String::from_utf8(out).expect("JSON of valid text")
+}
+
 /// An object's entries; large ones are indexed, so that no object takes quadratic time.
 #[derive(Default)]
 struct Entries<'a> {

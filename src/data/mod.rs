@@ -1,6 +1,7 @@
 //! Rows: values, tables, items; how they are read and written.
 
 pub mod codec;
+pub mod export;
 pub mod failure;
 pub mod identify;
 pub mod item;

@@ -9,6 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
+use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 
 use crate::data::table::{Column, ColumnBuilder};
@@ -33,6 +34,11 @@ pub(super) fn columns(batch: &RecordBatch) -> (Vec<Column>, Spoilt) {
 }
 
 fn column(array: &ArrayRef) -> (Column, Spoilt) {
+    if let DataType::Dictionary(_, value) = array.data_type()
+        && let Ok(values) = arrow_cast::cast(array, value)
+    {
+        return column(&values);
+    }
     if let Some(column) = typed(array) {
         return (column, Spoilt::new());
     }
@@ -58,10 +64,6 @@ fn typed(array: &ArrayRef) -> Option<Column> {
         Float16 | Float32 | Float64 => Float64,
         Utf8 | LargeUtf8 | Utf8View => Utf8,
         Boolean => return Some(Column::Bool(array.as_boolean().clone())),
-        Dictionary(_, value) => {
-            let values = arrow_cast::cast(array, value).ok()?;
-            return typed(&values);
-        }
         _ => return None,
     };
     let array = arrow_cast::cast(array, &target).ok()?;
@@ -93,7 +95,10 @@ fn cell(array: &dyn Array, row: usize) -> Result<Value, String> {
         UInt8 => int!(UInt8Type),
         UInt16 => int!(UInt16Type),
         UInt32 => int!(UInt32Type),
-        UInt64 => Value::integer(&array.as_primitive::<UInt64Type>().value(row).to_string()),
+        UInt64 => {
+            let v = array.as_primitive::<UInt64Type>().value(row);
+            i64::try_from(v).map_or_else(|_| Value::BigInt(v.to_string()), Value::Int)
+        }
         Float16 => Value::Float(array.as_primitive::<Float16Type>().value(row).to_f64()),
         Float32 => Value::Float(f64::from(array.as_primitive::<Float32Type>().value(row))),
         Float64 => Value::Float(array.as_primitive::<Float64Type>().value(row)),
@@ -120,8 +125,9 @@ fn cell(array: &dyn Array, row: usize) -> Result<Value, String> {
         }
         Map(..) => map(array, row)?,
         Dictionary(..) => {
-            let dictionary = array.as_any_dictionary();
-            cell(dictionary.values(), dictionary.normalized_keys()[row])?
+            let one = array.slice(row, 1);
+            let one = one.as_any_dictionary();
+            cell(one.values(), one.normalized_keys()[0])?
         }
         kind if kind.is_temporal() => temporal(array, row)?,
         kind => return Err(format!("cells of type {kind} cannot be kept")),
@@ -201,40 +207,38 @@ fn micros(nanos: i128) -> Result<i128, String> {
     Ok(nanos / 1000)
 }
 
-fn instant(nanos: i128) -> Result<jiff::Timestamp, String> {
-    let stamp =
-        jiff::Timestamp::from_nanosecond(nanos).map_err(|_| "a time outside the years 1 to 9999".to_string())?;
-    known_year(Offset::UTC.to_datetime(stamp)).map(|_| stamp)
-}
-
-fn known_year(t: jiff::civil::DateTime) -> Result<jiff::civil::DateTime, String> {
-    if t.year() < 1 { Err("a time outside the years 1 to 9999".into()) } else { Ok(t) }
+/// A date and time without offset, counted from 1970.
+fn civil(micros: i128) -> Result<DateTime, String> {
+    const OUTSIDE: &str = "a time outside the years 1 to 9999";
+    let since = i64::try_from(micros).map_err(|_| OUTSIDE)?;
+    let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+    match epoch.checked_add(jiff::SignedDuration::from_micros(since)) {
+        Ok(t) if t.year() >= 1 => Ok(t),
+        _ => Err(OUTSIDE.into()),
+    }
 }
 
 fn date(nanos: i128) -> Result<Value, String> {
-    let date = Offset::UTC.to_datetime(instant(nanos)?).date();
-    Ok(Value::Time(TimeKind::Date, date.to_string()))
+    Ok(Value::Time(TimeKind::Date, civil(nanos.div_euclid(1000))?.date().to_string()))
 }
 
 fn time(nanos: i128) -> Result<Value, String> {
-    let in_day = instant(micros(nanos)? * 1000)?;
-    Ok(Value::Time(TimeKind::Time, time_text(Offset::UTC.to_datetime(in_day).time())))
+    Ok(Value::Time(TimeKind::Time, time_text(civil(micros(nanos)?)?.time())))
 }
 
 fn timestamp(micros: i128, zone: Option<&str>) -> Result<Value, String> {
-    let stamp = instant(micros * 1000)?;
     let text = match zone {
-        None => date_time_text(Offset::UTC.to_datetime(stamp)),
+        None => date_time_text(civil(micros)?),
         Some(name) => {
-            let offset = offset_at(name, stamp)?;
-            date_time_text(known_year(offset.to_datetime(stamp))?) + &offset_text(offset.seconds())
+            let offset = offset_at(name, micros)?.seconds();
+            date_time_text(civil(micros + i128::from(offset) * 1_000_000)?) + &offset_text(offset)
         }
     };
     Ok(Value::Time(TimeKind::DateTime, text))
 }
 
 /// The offset of a zone (`UTC`, `+01:00`, `Europe/Berlin`) at an instant.
-fn offset_at(zone: &str, stamp: jiff::Timestamp) -> Result<Offset, String> {
+fn offset_at(zone: &str, micros: i128) -> Result<Offset, String> {
     if let "UTC" | "Z" | "+00:00" = zone {
         return Ok(Offset::UTC);
     }
@@ -245,5 +249,7 @@ fn offset_at(zone: &str, stamp: jiff::Timestamp) -> Result<Offset, String> {
         let seconds = 946_684_800 - shifted.as_second();
         return Offset::from_seconds(seconds as i32).map_err(unknown);
     }
+    let stamp = i64::try_from(micros).unwrap_or(i64::MAX);
+    let stamp = jiff::Timestamp::from_microsecond(stamp).unwrap_or(jiff::Timestamp::MAX);
     Ok(TimeZone::get(zone).map_err(unknown)?.to_offset(stamp))
 }

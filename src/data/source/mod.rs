@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use content::content_in;
 pub use digest::{DigestCache, FileStamp, MemoryDigests, file_digest};
 pub use error::SourceError;
+pub(crate) use error::nearest;
 pub use glob::COLUMNS as GLOB_COLUMNS;
 
 use super::failure::{Failure, FailureKind};
