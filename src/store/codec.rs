@@ -288,3 +288,117 @@ fn checked_body(bytes: &[u8], what: &'static str) -> Result<Vec<u8>, StoreError>
     }
     decompress(rest, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::data::{Column, FailureKind, Value};
+    use crate::store::tests::segment_of;
+
+    fn awkward_segment() -> Segment {
+        let mut segment = segment_of(0..40);
+        segment.rows = (0..40).map(|i| i * i % 37).collect();
+        segment.attempts[3] = 2;
+        segment.done = 30;
+        segment.counts = Some((0..30).map(|i| i % 3).collect());
+        let values = [Value::Int(1), Value::Text("ü".into()), Value::Null, Value::Absent, Value::Float(f64::NAN)];
+        let column = Column::from_values((0..30).map(|i| values[i % 5].clone()));
+        segment.added = Table::new(vec!["a".into()].into(), vec![column], 30);
+        let failure = |i| (format!("key {i}"), Failure::new(FailureKind::Exception, "ValueError: no"));
+        segment.failures = (0..10).map(failure).collect();
+        segment
+    }
+
+    fn awkward_roster() -> RosterBatch {
+        let keys: StringArray = ["a", "", "ü"].into_iter().map(Some).collect();
+        let items = Items { rows: vec![4, 7, 5], origins: vec![1, u64::MAX, 3], keys: Some(keys) };
+        let bad = vec![(6, "k".to_string(), Failure::new(FailureKind::Input, "line 7: 2 fields"))];
+        RosterBatch { items, table: segment_of(0..3).added, bad, digest: Hash([9; 16]) }
+    }
+
+    #[test]
+    fn segments_come_back() {
+        for segment in [awkward_segment(), segment_of(0..0), segment_of(u64::MAX - 3..u64::MAX)] {
+            let encoded = segment.encode();
+            let back = decode_segment(&encoded.bytes).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{segment:?}"));
+            let who = decode_who(&encoded.bytes).unwrap();
+            assert_eq!((who.rows, who.origins, who.inputs), (segment.rows, segment.origins, segment.inputs));
+        }
+        let summary = awkward_segment().encode().summary;
+        assert_eq!(summary, Summary { first: 0, last: 36, items: 40, failed: 10 });
+    }
+
+    #[test]
+    fn roster_batches_come_back() {
+        let batch = awkward_roster();
+        let back = decode_roster(&encode_roster(&batch)).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{batch:?}"));
+    }
+
+    #[test]
+    fn rows_that_follow_each_other_take_no_room() {
+        let (ordered, mut shuffled) = (segment_of(0..8192), segment_of(0..8192));
+        shuffled.rows.reverse();
+        assert!(ordered.encode().bytes() + 8000 < shuffled.encode().bytes());
+        assert!(ordered.encode().bytes() < 8192 * 34, "{}", ordered.encode().bytes());
+    }
+
+    /// Changes some bytes, cuts some off; sums are made good again if `summed`, so that what is behind them is tried.
+    fn damage(mut bytes: Vec<u8>, changes: &[(prop::sample::Index, u8)], cut: usize, summed: bool) -> Vec<u8> {
+        bytes.truncate(bytes.len() - cut.min(bytes.len()));
+        for (at, value) in changes {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = *value;
+            }
+        }
+        if summed && bytes.len() > WHO_START {
+            let who = u32::from_le_bytes(bytes[6..10].try_into().unwrap()) as usize;
+            if let Some(end) = WHO_START.checked_add(who).filter(|end| end + 8 <= bytes.len()) {
+                let (who, body) = (sum(&bytes[WHO_START..end]), sum(&bytes[end + 8..]));
+                bytes[10..18].copy_from_slice(&who);
+                bytes[end..end + 8].copy_from_slice(&body);
+            }
+        }
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+        #[test]
+        fn damage_is_an_error_and_no_panic(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in prop_oneof![Just(0usize), 0..60usize],
+            summed: bool,
+        ) {
+            let whole = awkward_segment().encode().bytes;
+            let bytes = damage(whole.clone(), &changes, cut, summed);
+            let read = decode_segment(&bytes);
+            if !summed {
+                prop_assert_eq!(read.is_ok(), bytes == whole);
+            }
+            let whole = encode_roster(&awkward_roster());
+            let bytes = damage(whole.clone(), &changes, cut, false);
+            let read = decode_roster(&bytes);
+            // The digest says what the batch is, not what its bytes are.
+            prop_assert_eq!(read.is_ok(), bytes.len() == whole.len() && bytes[18..] == whole[18..] && bytes[..2] == whole[..2]);
+        }
+
+        #[test]
+        fn any_plain_body_is_read_or_refused(plain in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = vec![b'R', FORMAT];
+            bytes.extend_from_slice(&[0; 16]);
+            put_body(&mut bytes, &plain);
+            let _ = decode_roster(&bytes);
+            let whole = segment_of(0..2).encode().bytes;
+            let who = WHO_START + u32::from_le_bytes(whole[6..10].try_into().unwrap()) as usize;
+            let mut bytes = whole[..who].to_vec();
+            put_body(&mut bytes, &plain);
+            let _ = decode_segment(&bytes);
+        }
+    }
+}
