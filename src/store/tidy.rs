@@ -1,10 +1,11 @@
 //! Merging small segments.
 //!
 //! Only segments that were written one after the other (of a stage at a version) are merged, and what comes of them
-//! takes the numbers of the last of them. So the order of outcomes never changes, and the later one still counts.
+//! takes numbers of theirs. So the order of outcomes never changes, and the later one still counts.
 //! The old blobs become garbage, which goes when the next run begins: views made before stay good.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use redb::ReadableTable;
 
@@ -14,6 +15,7 @@ use super::commit::garbage;
 use super::db::{DIRECTORY, SEGMENTS, table};
 use super::error::StoreError;
 use super::model::Segment;
+use crate::data::Origin;
 
 /// Segments with fewer items and bytes are small.
 const SMALL_ITEMS: u32 = 1000;
@@ -44,13 +46,11 @@ pub(super) fn tidy(store: &Store) -> Result<(), StoreError> {
         // What replaced something replaces nothing any more when all is merged.
         let again = window.segments.iter().any(|&(_, _, again)| again) && !window.whole;
         store.transact(|tables| {
-            let numbers = window.segments.iter().map(|&(sequence, ..)| sequence);
-            let kept: Vec<u64> = numbers.skip(window.segments.len() - merged.len()).collect();
             for &(sequence, blob, _) in &window.segments {
                 tables.directory.remove((window.set, sequence))?;
                 tables.garbage.insert((garbage::SEGMENT, blob), ())?;
             }
-            kept.iter().zip(&merged).try_for_each(|(&n, segment)| tables.place(window.set, n, segment, again))
+            merged.iter().try_for_each(|(n, segment)| tables.place(window.set, *n, segment, again))
         })?;
     }
     Ok(())
@@ -85,7 +85,8 @@ fn windows(store: &Store) -> Result<Vec<Window>, StoreError> {
     Ok(windows)
 }
 
-fn merge(store: &Store, window: &Window) -> Result<Vec<EncodedSegment>, StoreError> {
+/// What comes of a window, with the numbers it takes.
+fn merge(store: &Store, window: &Window) -> Result<Vec<(u64, EncodedSegment)>, StoreError> {
     let transaction = store.begin_read()?;
     let blobs = table(&transaction, SEGMENTS)?.ok_or_else(|| StoreError::damaged("segments", "its tables"))?;
     let mut parts = Vec::with_capacity(window.segments.len());
@@ -93,11 +94,35 @@ fn merge(store: &Store, window: &Window) -> Result<Vec<EncodedSegment>, StoreErr
         let bytes = blobs.get(blob)?.ok_or_else(|| StoreError::damaged("a missing segment", "the directory"))?;
         parts.push(decode_segment(bytes.value())?);
     }
-    let kept: Vec<Segment> = without_replaced(&parts);
-    let all = Segment::concat(&kept.iter().collect::<Vec<_>>());
-    let mut order: Vec<u32> = (0..all.len() as u32).collect();
-    order.sort_by_key(|&i| all.rows[i as usize]);
-    Ok(order.chunks(MERGED_ITEMS).map(|items| all.take(items).encode()).collect())
+    let kept = without_replaced(&parts);
+    let mut merged = Vec::new();
+    for group in groups(&kept) {
+        let all = Segment::concat(&kept[group.clone()].iter().collect::<Vec<_>>());
+        let mut order: Vec<u32> = (0..all.len() as u32).collect();
+        order.sort_by_key(|&i| all.rows[i as usize]);
+        let chunks = order.chunks(MERGED_ITEMS);
+        let numbers = window.segments[group].iter().rev().take(chunks.len()).rev();
+        merged.extend(numbers.zip(chunks).map(|(&(number, ..), items)| (number, all.take(items).encode())));
+    }
+    Ok(merged)
+}
+
+/// Parts that may become one: no origin stands in two of them. (It has different inputs then, and which of them was
+/// its last must stay known.)
+fn groups(parts: &[Segment]) -> Vec<Range<usize>> {
+    let mut groups = Vec::new();
+    let mut origins: HashSet<Origin> = HashSet::new();
+    let mut start = 0;
+    for (p, part) in parts.iter().enumerate() {
+        if part.origins.iter().any(|origin| origins.contains(origin)) {
+            groups.push(start..p);
+            origins.clear();
+            start = p;
+        }
+        origins.extend(&part.origins);
+    }
+    groups.push(start..parts.len());
+    groups
 }
 
 /// The parts without the outcomes that a later part, or a later place in the same, replaces.
