@@ -4,6 +4,9 @@
 //! An executor knows nothing of stages' order, of the store or of retries: every item of a task is reported exactly
 //! once, as done, failed or unfinished. Workers never open the store.
 
+pub mod marshal;
+pub mod wire;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
