@@ -1,1 +1,3 @@
-fn main() {}
+fn main() {
+    bpp_flow::executor::keeper::main_if_keeper();
+}
