@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    bpp_flow::executor::keeper::main_if_keeper();
     bpp_flow::cli::main()
 }
