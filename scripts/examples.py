@@ -252,7 +252,7 @@ class Prices(Generated):
         self.import_and_mend("sqlite", query)
 
     def test_postgres(self):
-        if "PGHOST" not in os.environ:
+        if "BPP_FLOW_PRIVATE_POSTGRES" not in os.environ:
             self.skipTest("no PostgreSQL server installed")
 
         def query():
@@ -278,7 +278,7 @@ class EveryFolder(unittest.TestCase):
 def with_postgres():
     """Starts this script again inside a private PostgreSQL server, where one can be had."""
     helper = ROOT / "scripts/postgres"
-    if "PGHOST" in os.environ:
+    if "BPP_FLOW_PRIVATE_POSTGRES" in os.environ:
         return
     if subprocess.run([helper, "true"], capture_output=True).returncode == 0:
         os.execv(helper, [str(helper), sys.executable, *sys.argv])
