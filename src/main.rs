@@ -1,1 +1,7 @@
-fn main() {}
+//! The `bpp-flow` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bpp_flow::cli::main()
+}
