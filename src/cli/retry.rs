@@ -54,9 +54,8 @@ pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result
         loaded.check_stage(stage)?;
     }
     let options = RunOptions {
-        stage: args.stage.clone(),
         items: args.items.clone(),
-        retry: Some(Retry { kinds: args.kinds.clone(), matching: args.matching.clone() }),
+        retry: Some(Retry { stage: args.stage.clone(), kinds: args.kinds.clone(), matching: args.matching.clone() }),
         on_network_fs: globals.state_on_network_fs,
         ..RunOptions::default()
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::data::Failure;
 use crate::spec::model::{Backend, Workflow};
 
+pub use super::EngineError;
 pub use super::explain::plan;
 pub use super::look::{errors, failure_of, remove_run, results, runs, status};
 pub use super::resolve::Retry;

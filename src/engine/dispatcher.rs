@@ -16,7 +16,7 @@ use super::events::{Event, ItemStatus};
 use super::groups::{GroupRows, Groups};
 use super::prepare::Prepared;
 use super::replay::{Replay, Sources};
-use super::resolve::{rows_given, with_input_number};
+use super::resolve::{Due, rows_given, with_input_number};
 use super::selection::Selection;
 use super::stage::{Arrival, Gate, Pending, StageRun};
 use super::writer::{Committed, Entry, Receipt};
@@ -61,6 +61,8 @@ pub struct Orders {
     pub selected: Vec<bool>,
     pub selection: Selection,
     pub limit: Option<u64>,
+    /// `retry`: only failed items, and what follows from them.
+    pub only_failed: bool,
     pub want_items: bool,
     pub grace: Duration,
     /// Items at once outside bpp-flow.
@@ -87,6 +89,8 @@ pub struct Lookup {
     pub first_index: u64,
     /// Its rows may have stood elsewhere before.
     pub moved: bool,
+    /// They come from items that this run ran.
+    pub follows: bool,
     pub permit: Permit,
 }
 
@@ -268,7 +272,7 @@ impl<'a> Dispatcher<'a> {
         match message {
             Message::SourceBatch { source, batch, moved, permit } => self.source_batch(source, batch, moved, permit),
             Message::SourceEnd { source } => self.source_end(source),
-            Message::Rows { stage, batch, permit } => self.push(stage, batch, true, permit),
+            Message::Rows { stage, batch, permit } => self.push(stage, batch, true, false, permit),
             Message::RowsEnd { stage } => self.stages[stage].open_inputs = 0,
             Message::Groups { stage, groups } => self.groups(stage, groups),
             Message::Spilled { stage, rows } => self.spilled(stage, rows),
@@ -342,7 +346,7 @@ impl<'a> Dispatcher<'a> {
             self.stages[stage].counts.failed += bad;
             self.block_behind(stage, bad);
             let rows = with_input_number(&self.stages[stage].planned, Input::Source(source), rows.clone());
-            self.push(stage, rows, moved, permit.clone());
+            self.push(stage, rows, moved, false, permit.clone());
         }
         let _ = self.lines.events.send(Event::SourceRead {
             source: self.orders.plan.workflow.sources[source].name.clone(),
@@ -369,7 +373,7 @@ impl<'a> Dispatcher<'a> {
         consumers.filter(|&s| self.stages[s].selected && self.stages[s].gate == Gate::Open && !self.stages[s].planned.is_gated()).collect()
     }
 
-    fn push(&mut self, stage: usize, batch: Batch, moved: bool, permit: Permit) {
+    fn push(&mut self, stage: usize, batch: Batch, moved: bool, follows: bool, permit: Permit) {
         if batch.is_empty() {
             return;
         }
@@ -379,7 +383,7 @@ impl<'a> Dispatcher<'a> {
         let (number, first_index) = (run.sent, run.next_index);
         run.sent += 1;
         run.next_index += batch.len() as u64;
-        self.helpers.resolve(&self.stages[stage], Lookup { batch, number, first_index, moved, permit });
+        self.helpers.resolve(&self.stages[stage], Lookup { batch, number, first_index, moved, follows, permit });
     }
 
     /// Takes in looked-up batches in the order in which they were sent.
@@ -394,7 +398,7 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn arrive(&mut self, stage: usize, arrival: Arrival) {
-        let Arrival { batch, resolved, first_index, permit } = arrival;
+        let Arrival { batch, resolved, first_index, follows, permit } = arrival;
         let run = &mut self.stages[stage];
         run.counts.done += resolved.done;
         run.cached += resolved.done;
@@ -405,9 +409,11 @@ impl<'a> Dispatcher<'a> {
             }
         }
         run.counts.due += resolved.due.len() as u64;
-        let (selected, left): (Vec<u32>, Vec<u32>) =
-            resolved.due.iter().map(|(i, _)| *i).partition(|&i| self.orders.selection.covers(&batch.items, i as usize));
-        run.left += left.len() as u64;
+        let asked = |due: Due| follows || !self.orders.only_failed || due != Due::NoResult;
+        let selection = &self.orders.selection;
+        let wanted = resolved.due.iter().filter(|(i, due)| asked(*due) && selection.covers(&batch.items, *i as usize));
+        let selected: Vec<u32> = wanted.map(|(i, _)| *i).collect();
+        run.left += (resolved.due.len() - selected.len()) as u64;
         let failed = resolved.failed.len() as u64;
         if !selected.is_empty() {
             let whole = Pending {
@@ -425,18 +431,18 @@ impl<'a> Dispatcher<'a> {
             }
         }
         self.block_behind(stage, failed);
-        self.forward(stage, resolved.out);
+        self.forward(stage, resolved.out, false);
     }
 
     /// Sends rows on to the stages that take them as they come.
-    fn forward(&mut self, stage: usize, rows: Batch) {
+    fn forward(&mut self, stage: usize, rows: Batch, follows: bool) {
         if rows.is_empty() {
             return;
         }
         for consumer in self.open_consumers(Input::Stage(stage)) {
             let batch = with_input_number(&self.stages[consumer].planned, Input::Stage(stage), rows.clone());
             let permit = self.orders.budget.overdraw(batch.bytes());
-            self.push(consumer, batch, true, permit);
+            self.push(consumer, batch, true, follows, permit);
         }
     }
 
@@ -467,7 +473,7 @@ impl<'a> Dispatcher<'a> {
             let permit = self.orders.budget.overdraw(groups.batch.bytes());
             match run.resolver.as_ref().map(|r| r.resolve_known(&groups.batch, groups.inputs, true)) {
                 Some(Ok(resolved)) => {
-                    self.arrive(stage, Arrival { batch: groups.batch, resolved, first_index: 0, permit });
+                    self.arrive(stage, Arrival { batch: groups.batch, resolved, first_index: 0, follows: true, permit });
                 }
                 Some(Err(error)) => self.break_off(error.into()),
                 None => {}
@@ -808,7 +814,7 @@ impl<'a> Dispatcher<'a> {
         let _ = self.lines.events.send(Event::Progress { stage: name, counts });
         self.block_behind(stage, count);
         if let Some(rows) = forward {
-            self.forward(stage, rows);
+            self.forward(stage, rows, true);
         }
         if count > 0 {
             self.check_thresholds(stage, false);

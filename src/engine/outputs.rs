@@ -83,12 +83,16 @@ fn written(path: &Path, from: &str) -> Option<Written> {
 
 fn write_one(replay: &Replay, output: &Output, path: &PathBuf) -> Result<u64, EngineError> {
     let mut schema = Schema::default();
-    each_table(replay, output, &mut |table| Ok(schema.observe(table)?))?;
-    let schema = schema.finish()?;
+    each_table(replay, output, &mut |table| {
+        schema.observe(table);
+        Ok(())
+    })?;
+    let format = ExportFormat::from(output.format);
+    let schema = schema.finish(format)?;
     let failed = |source| EngineError::Output { path: path.display().to_string(), source };
     let file = WholeFile::create(path).map_err(failed)?;
     let sink = file.sink().map_err(failed)?;
-    let mut writer = Writer::new(ExportFormat::from(output.format), &schema, sink)?;
+    let mut writer = Writer::new(format, &schema, sink)?;
     let mut rows = 0;
     each_table(replay, output, &mut |table| {
         rows += table.rows() as u64;

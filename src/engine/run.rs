@@ -22,7 +22,7 @@ use super::stage::{Arrival, StageRun};
 use super::writer::{self, Entry};
 use crate::data::{Batch, Value};
 use crate::executor::Executor;
-use crate::executor::local::LocalExecutor;
+use crate::executor::LocalExecutor;
 use crate::plan::{Plan, Run, Surroundings};
 use crate::spec::model::{Backend, Verb};
 use crate::store::{OpenOptions, Store};
@@ -140,6 +140,7 @@ fn dispatch(
         selected: selected.to_vec(),
         selection: Selection { keys: options.items.clone(), rows: options.rows.clone() },
         limit: options.limit,
+        only_failed: options.retry.is_some(),
         want_items: options.want_items,
         grace: options.grace,
         capacity,
@@ -223,10 +224,10 @@ impl Helpers for Crew {
         let inbox = self.inbox.clone();
         let stage = stage.planned.index;
         rayon::spawn(move || {
-            let Lookup { batch, number, first_index, moved, permit } = lookup;
+            let Lookup { batch, number, first_index, moved, follows, permit } = lookup;
             let message = match resolver.resolve(&batch, first_index, moved) {
                 Ok(resolved) => {
-                    let arrival = Arrival { batch, resolved, first_index, permit };
+                    let arrival = Arrival { batch, resolved, first_index, follows, permit };
                     Message::Resolved { stage, number, arrival }
                 }
                 Err(error) => Message::Broken(error.into()),

@@ -87,6 +87,8 @@ pub struct Arrival {
     pub batch: Batch,
     pub resolved: Resolved,
     pub first_index: u64,
+    /// Its rows come from items that this run ran.
+    pub follows: bool,
     pub permit: Permit,
 }
 
