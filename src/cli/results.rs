@@ -1,23 +1,22 @@
 //! `results`: the rows of a stage.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
 
-use crate::data::{Column, Table, Value};
+use crate::data::Table;
+use crate::data::export::{ExportFormat, Schema, Writer};
 use crate::engine::api::{self, SinkError};
 use crate::report::rows::{JsonRows, RowTable};
 use crate::report::{Style, tell};
-use crate::spec::model::Format;
 
 use super::Exit;
 use super::error::{CliError, did_you_mean};
 use super::globals::Globals;
 use super::load::{Loaded, load};
 use super::output::Output;
-use super::pending::export::{Schema, Writer};
 use super::terminal::Terminal;
 
 /// Rows that a terminal is shown where nobody said how many.
@@ -91,11 +90,11 @@ pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result
             table(&rows, style, width)?;
         }
         Shape::Json => json(&rows)?,
-        Shape::Csv => export(&rows, Format::Csv)?,
-        Shape::Tsv => export(&rows, Format::Tsv)?,
-        Shape::Jsonl => export(&rows, Format::Jsonl)?,
-        Shape::Parquet => export(&rows, Format::Parquet)?,
-        Shape::Arrow => export(&rows, Format::Arrow)?,
+        Shape::Csv => export(&rows, ExportFormat::Csv)?,
+        Shape::Tsv => export(&rows, ExportFormat::Tsv)?,
+        Shape::Jsonl => export(&rows, ExportFormat::Jsonl)?,
+        Shape::Parquet => export(&rows, ExportFormat::Parquet)?,
+        Shape::Arrow => export(&rows, ExportFormat::Arrow)?,
     }
     Ok(Exit::Success)
 }
@@ -141,7 +140,7 @@ impl Rows<'_> {
     fn each(&self, sink: &mut dyn FnMut(&Table) -> Result<(), SinkError>) -> Result<(), CliError> {
         let Args { stage, failed, columns, .. } = self.args;
         let mut pass = |table: Table| match columns {
-            Some(columns) => sink(&select(&table, columns)),
+            Some(columns) => sink(&table.project(columns)),
             None => sink(&table),
         };
         Ok(api::results(&self.loaded.flow, stage, *failed, self.limit, &mut pass)?)
@@ -171,16 +170,6 @@ fn no_column(wrong: &str, known: &[&str]) -> CliError {
     CliError::usage(format!("there is no column `{wrong}`")).hint(near.unwrap_or(all))
 }
 
-/// The columns in this order; absent where the table has none of the name.
-fn select(table: &Table, columns: &[String]) -> Table {
-    let column = |name: &String| {
-        let found = table.column(name).cloned();
-        found.unwrap_or_else(|| Column::repeat(&Value::Absent, table.rows()))
-    };
-    let names: Vec<Arc<str>> = columns.iter().map(|name| Arc::from(name.as_str())).collect();
-    Table::new(names.into(), columns.iter().map(column).collect(), table.rows())
-}
-
 /// The first rows, with a word when there are more.
 fn screenful(rows: Rows<'_>, terminal: &Terminal) -> Result<(), CliError> {
     let mut there = 0;
@@ -203,34 +192,40 @@ fn table(rows: &Rows<'_>, style: Style, width: Option<usize>) -> Result<(), CliE
         printer.observe(table);
         Ok(())
     })?;
-    let mut out = Output::open(rows.args.output.as_deref())?;
-    printer.begin(&mut out, style, width)?;
-    rows.each(&mut |table| Ok(printer.write(&mut out, table)?))?;
+    let out = Output::open(rows.args.output.as_deref())?;
+    let mut sink = BufWriter::new(out.sink()?);
+    printer.begin(&mut sink, style, width)?;
+    rows.each(&mut |table| Ok(printer.write(&mut sink, table)?))?;
+    sink.flush()?;
+    drop(sink);
     out.finish()
 }
 
 fn json(rows: &Rows<'_>) -> Result<(), CliError> {
     rows.check_columns()?;
-    let mut out = Output::open(rows.args.output.as_deref())?;
+    let out = Output::open(rows.args.output.as_deref())?;
+    let mut sink = BufWriter::new(out.sink()?);
     let mut printer = JsonRows::default();
-    rows.each(&mut |table| Ok(printer.write(&mut out, table)?))?;
-    printer.finish(&mut out)?;
+    rows.each(&mut |table| Ok(printer.write(&mut sink, table)?))?;
+    printer.finish(&mut sink)?;
+    sink.flush()?;
+    drop(sink);
     out.finish()
 }
 
 /// Twice over the rows: once for the columns' types, once to write them.
-fn export(rows: &Rows<'_>, format: Format) -> Result<(), CliError> {
+fn export(rows: &Rows<'_>, format: ExportFormat) -> Result<(), CliError> {
     rows.check_columns()?;
     let mut schema = Schema::default();
     rows.each(&mut |table| {
         schema.observe(table);
         Ok(())
     })?;
-    let schema = schema.finish()?;
-    let mut writer = Writer::new(format, &schema, Output::open(rows.args.output.as_deref())?)?;
+    let schema = schema.finish(format)?;
+    let out = Output::open(rows.args.output.as_deref())?;
+    let mut writer = Writer::new(format, &schema, out.sink()?)?;
     rows.each(&mut |table| Ok(writer.write(table)?))?;
-    let mut out = writer.finish()?;
-    out.flush()?;
+    writer.finish()?;
     out.finish()
 }
 
@@ -260,15 +255,6 @@ mod tests {
         assert_eq!(shape_of("s --format arrow", false), Ok(Shape::Arrow));
         assert!(shape_of("s --format arrow", true).is_err());
         assert_eq!(shape_of("s -o x.xls", true), Err("the name x.xls does not tell the format".to_string()));
-    }
-
-    #[test]
-    fn columns_come_in_the_order_asked_for() {
-        let table = Table::from_rows([vec![("a".to_string(), Value::Int(1)), ("b".to_string(), Value::Int(2))]]);
-        let selected = select(&table, &["b".to_string(), "x".to_string(), "a".to_string()]);
-        let names: Vec<&str> = selected.names().iter().map(|n| &**n).collect();
-        assert_eq!(names, ["b", "x", "a"]);
-        assert_eq!(selected.row(0), [("b".to_string(), Value::Int(2)), ("a".to_string(), Value::Int(1))]);
     }
 
     #[test]
