@@ -179,9 +179,17 @@ impl<'a> Composer<'a> {
                 Event::StreamStart | Event::DocumentEnd => {}
                 Event::DocumentStart(..) if root.is_none() => {
                     let (event, span) = self.next()?;
-                    root = Some(if matches!(event, Event::DocumentEnd) { null(span) } else { self.node(event, span, 0)?.0 });
+                    root = Some(if matches!(event, Event::DocumentEnd) {
+                        null(span)
+                    } else {
+                        self.node(event, span, 0)?.0
+                    });
                 }
-                _ => return Err(Diagnostic::new(span, "a second document").help("a workflow is one document: drop the `---`").into()),
+                _ => {
+                    return Err(Diagnostic::new(span, "a second document")
+                        .help("a workflow is one document: drop the `---`")
+                        .into());
+                }
             }
         }
         Ok(root.unwrap_or_else(|| null(Span::default())))
