@@ -266,6 +266,15 @@ impl Table {
         Table { names: names.into(), columns, rows: self.rows }
     }
 
+    /// These columns, in this order; one that the table lacks is absent throughout.
+    pub fn project(&self, names: &[String]) -> Table {
+        let column = |name: &String| {
+            self.column(name).cloned().unwrap_or_else(|| Column::repeat(&Value::Absent, self.rows))
+        };
+        let columns = names.iter().map(column).collect();
+        Table { names: names.iter().map(|n| Arc::from(n.as_str())).collect(), columns, rows: self.rows }
+    }
+
     /// The columns of both, side by side. Where both have a name, `added`'s cell wins unless it is absent.
     pub fn join(&self, added: &Table) -> Table {
         assert_eq!(self.rows, added.rows, "tables of equal length");

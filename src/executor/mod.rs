@@ -4,6 +4,24 @@
 //! An executor knows nothing of stages' order, of the store or of retries: every item of a task is reported exactly
 //! once, as done, failed or unfinished. Workers never open the store.
 
+mod channel;
+mod codec;
+mod command;
+mod ending;
+pub mod keeper;
+mod launch;
+mod local;
+pub mod marshal;
+mod outcome;
+mod python;
+mod queue;
+mod seat;
+mod slot;
+mod tally;
+pub mod wire;
+
+pub use local::LocalExecutor;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

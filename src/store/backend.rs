@@ -1,0 +1,119 @@
+//! The file under redb, and which of redb's syncs the start and the end of a run do without.
+//!
+//! redb syncs three times to make an empty file and four times to close one; on an ordinary disk that is longer
+//! than a small run takes. Two of these syncs protect something:
+//! - *New file*: until the first commit, which syncs all that was written before, nothing has been acknowledged. A
+//!   file whose first block never reached the disk is made anew ([`is_blank`]).
+//! - *Closing*: the last commit (two syncs) makes the file whole. What comes after, cutting off unused space and
+//!   noting that the end was clean, is checked against the file's length by the next open, whichever of it is there.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+
+/// How many more syncs reach the disk.
+#[derive(Debug, Clone)]
+pub(super) struct Syncs(Arc<AtomicU32>);
+
+const ALL: u32 = u32::MAX;
+/// The two syncs of a commit.
+const ONE_COMMIT: u32 = 2;
+
+impl Syncs {
+    /// From now on every sync counts.
+    pub fn begin(&self) {
+        self.0.store(ALL, Ordering::Release);
+    }
+
+    /// The file is about to be closed.
+    pub fn end(&self) {
+        self.0.store(ONE_COMMIT, Ordering::Release);
+    }
+
+    fn due(&self) -> bool {
+        let less = |left: u32| if left == ALL { Some(ALL) } else { left.checked_sub(1) };
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+    }
+}
+
+/// A file that syncs as [`Syncs`] says.
+#[derive(Debug)]
+pub(super) struct Backend {
+    file: FileBackend,
+    syncs: Syncs,
+}
+
+impl Backend {
+    /// The file, which syncs nothing until [`Syncs::begin`] if it is `new`.
+    pub fn new(file: File, new: bool) -> Result<(Backend, Syncs), redb::DatabaseError> {
+        let syncs = Syncs(Arc::new(AtomicU32::new(if new { 0 } else { ALL })));
+        Ok((Backend { file: FileBackend::new(file)?, syncs: syncs.clone() }, syncs))
+    }
+}
+
+/// Whether nothing was ever committed to the file: it is empty or its first block was never written.
+pub(super) fn is_blank(path: &Path) -> io::Result<bool> {
+    let mut head = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(16).read_to_end(&mut head)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    Ok(head.iter().all(|&b| b == 0))
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.syncs.due() { self.file.sync_data() } else { Ok(()) }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}
