@@ -20,7 +20,7 @@ from . import capture as capturing
 from .calls import BrokenJob, Job, Pool
 from .failures import clean, message, story
 from .results import spread
-from .values import Unkept, Unreadable, all_scalars, revive
+from .values import SCALARS, Unkept, Unreadable, revive
 
 PROTOCOL = 1
 PHASE = 0xFFFFFFFF
@@ -186,11 +186,16 @@ class Lane:
             slots[base] = number
             try:
                 out = call(row)
-                if type(out) is direct and all_scalars(map(type, out.values())):
-                    try:
-                        append(dumps(out, 2))
-                    except ValueError:  # a key of a subclass of str
-                        append(pack(out))
+                if type(out) is direct:
+                    for value in out.values():
+                        if type(value) not in SCALARS:
+                            append(pack(out))
+                            break
+                    else:
+                        try:
+                            append(dumps(out, 2))
+                        except ValueError:  # a key of a subclass of str
+                            append(pack(out))
                 else:
                     append(pack(out))
             except BaseException as error:
@@ -207,7 +212,7 @@ class Lane:
                 part.slow.append((number - 1, int(took * 1e6)))
             if took >= SLOW or now - part.flushed >= FLUSH:
                 self.phase()
-                out = row = None
+                out = row = value = None
                 part.send(number)
                 append = part.blobs.append
             if self.stopped():
@@ -260,7 +265,7 @@ class Lane:
                         rows[mark - low] = revive(rows[mark - low])
             call = job.caller(data[1] is not None, data[2] is not None)
             row = job.table(rows)
-            out = spread(call(bundle(data, low, row)), high - low, job.returns)
+            out = spread(call(bundle(data, low, row)), high - low, job.returns, job.shape)
         except BaseException as error:
             if high - low > 1:
                 self.capture.end_item()
