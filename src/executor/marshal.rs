@@ -632,3 +632,6 @@ pub fn small_long(negative: bool, digits: &[u8]) -> Option<i64> {
     let v = digits.fold(0i128, |v, d| (v << DIGIT_BITS) | i128::from(u16::from_le_bytes(*d)));
     i64::try_from(if negative { -v } else { v }).ok()
 }
+
+#[cfg(test)]
+mod tests;
