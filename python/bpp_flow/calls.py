@@ -86,7 +86,7 @@ def broken(what, error, folder):
 
 def use_folder(folder):
     """Makes the folder the first in which modules are found."""
-    if folder and folder not in sys.path:
+    if folder and sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
         importlib.invalidate_caches()
 

@@ -341,6 +341,23 @@ class Process(Case):
         self.assertEqual(worker.run("pool", rows)[0], {i: {"y": [1, 4, 9]} for i in range(3)})
         self.assertEqual(worker.run("stray", [{}] * 3), ({i: {"pid": True} for i in range(3)}, {}, 3))
 
+    def test_a_stray_child_that_raises(self):
+        worker = self.worker(
+            "import os\ndef f(row):\n    print('mine')\n    pid = os.fork()\n    if not pid: raise ValueError('child')\n"
+            "    code = os.waitpid(pid, 0)[1]\n    raise KeyError(code)\n"
+        )
+        done, failed, begun = worker.run("f", [{}])
+        self.assertEqual((done, begun, failed[0][1]), ({}, 1, "KeyError: 256"))
+        self.assertTrue(failed[0][3].startswith("mine\nTraceback"), failed)
+
+    def test_chunks_with_arguments_and_times(self):
+        worker = self.worker("def f(rows, *, day, k): return [(r['t'] - day).days + k for r in rows]\n")
+        day = [(1, "2024-01-0%d" % n) for n in range(1, 6)]
+        job = worker.job("f", call="chunk", chunk_format="rows", args={"k": 10})
+        args = [{"day": day[0]}, {"day": day[0]}, {"day": day[1]}, {"day": day[0]}]
+        worker.submit(job, [{"t": t} for t in day[1:]], args=args, marks=[0, 1, 2, 3])
+        self.assertEqual([r["value"] for r in worker.finish()[0].values()], [11, 12, 12, 14])
+
     def test_end_of_stream(self):
         worker = self.worker("import atexit\natexit.register(print, 'bye')\ndef f(row): pass\n")
         worker.run("f", [{}])

@@ -1,6 +1,9 @@
+//! Properties of the format, and its borders.
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::data::{Table, TimeKind, Value};
 
 fn written(value: &Value) -> Vec<u8> {
     let mut writer = Writer::default();

@@ -157,6 +157,8 @@ fn spawn(folder: &Path, capture: &File, slot: &File, socket: OwnedFd, env: &[(&s
     command.spawn().unwrap()
 }
 
+type Row = Vec<(String, Value)>;
+
 /// What became of a task.
 struct Ended {
     parts: Vec<Outcomes>,
@@ -166,7 +168,7 @@ struct Ended {
 
 impl Ended {
     /// Items done with their rows (all rows of an item in one list), by item.
-    fn rows(&self) -> Vec<(u32, Vec<Vec<(String, Value)>>)> {
+    fn rows(&self) -> Vec<(u32, Vec<Row>)> {
         let mut rows = Vec::new();
         for part in &self.parts {
             let mut at = 0;
@@ -183,7 +185,7 @@ impl Ended {
 
     /// One column's cells of items that gave a row each.
     fn column(&self, name: &str) -> Vec<Value> {
-        let cell = |row: &Vec<(String, Value)>| row.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        let cell = |row: &Row| row.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         self.rows().iter().flat_map(|(_, rows)| rows.iter().map(cell)).map(|v| v.unwrap_or(Value::Absent)).collect()
     }
 
