@@ -137,7 +137,7 @@ def keep(out):
         raise Unkept("neither true nor false: %s: %s" % (type(error).__name__, error)) from None
 
 
-def spread(out, n, returns=None):
+def spread(out, n, returns=None, shape="one"):
     """What a function returned for a chunk, as `n` returns, one a row."""
     if out is None:
         return [None] * n
@@ -151,6 +151,9 @@ def spread(out, n, returns=None):
             raise Unkept("a chunk of %d rows gave a %s, not %d rows" % (n, type(out).__name__, n))
         else:
             rows = sequence(out)
+            if shape == "one" and not returns and (hasattr(out, "dtype") or hasattr(out, "to_pylist")):
+                # A Series or array is a column, whatever its cells are.
+                rows = [{"value": cell} for cell in rows]
     if len(rows) != n:
         raise Unkept("a chunk of %d rows gave %d" % (n, len(rows)))
     return rows
