@@ -84,7 +84,8 @@ pub(super) fn parse(source: &SourceFile, globals: &Globals) -> Result<Workflow, 
     let path = std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone());
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    parse_text(&source.text, &LoadOptions { stem: &stem, dir, params: &globals.params })
+    let env = |name: &str| std::env::var(name).ok();
+    parse_text(&source.text, &LoadOptions { stem: &stem, dir, params: &globals.params, env: &env })
 }
 
 fn default_file() -> Result<PathBuf, CliError> {

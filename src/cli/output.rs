@@ -1,51 +1,49 @@
 //! Where rows are printed to: standard output, or a file that is there whole or not at all.
 
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
+use crate::data::export::{Sink, WholeFile};
+
 use super::error::{CliError, Context};
-use super::pending::export::WholeFile;
+
+/// Bytes that are written together.
+const BUFFER: usize = 1 << 16;
 
 /// A place for rows.
 pub(super) enum Output {
-    Stdout(BufWriter<StdoutLock<'static>>),
-    File(BufWriter<WholeFile>, PathBuf),
+    Stdout,
+    File(WholeFile, PathBuf),
 }
 
 impl Output {
     /// A file, or standard output where none is named.
     pub(super) fn open(path: Option<&Path>) -> Result<Output, CliError> {
-        let Some(path) = path else { return Ok(Output::Stdout(BufWriter::new(io::stdout().lock()))) };
-        match WholeFile::create(path) {
-            Ok(file) => Ok(Output::File(BufWriter::new(file), path.to_path_buf())),
-            Err(error) => Err(unwritable(path, error)),
+        match path {
+            None => Ok(Output::Stdout),
+            Some(path) => match WholeFile::create(path) {
+                Ok(file) => Ok(Output::File(file, path.to_path_buf())),
+                Err(error) => Err(unwritable(path, error)),
+            },
         }
     }
 
-    /// Everything was written: the file appears.
-    pub(super) fn finish(self) -> Result<(), CliError> {
+    /// Where to write; to be flushed before [`Output::finish`].
+    pub(super) fn sink(&self) -> Result<Sink, CliError> {
         match self {
-            Output::Stdout(mut out) => Ok(out.flush()?),
-            Output::File(out, path) => {
-                let written = out.into_inner().map_err(io::IntoInnerError::into_error).and_then(WholeFile::commit);
-                written.map_err(|error| unwritable(&path, error))
+            Output::Stdout => Ok(Box::new(BufWriter::with_capacity(BUFFER, io::stdout()))),
+            Output::File(file, path) => {
+                let sink = file.sink().map_err(|error| unwritable(path, error))?;
+                Ok(Box::new(BufWriter::with_capacity(BUFFER, sink)))
             }
         }
     }
-}
 
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Everything was written and flushed: the file appears.
+    pub(super) fn finish(self) -> Result<(), CliError> {
         match self {
-            Output::Stdout(out) => out.write(bytes),
-            Output::File(out, _) => out.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Output::Stdout(out) => out.flush(),
-            Output::File(out, _) => out.flush(),
+            Output::Stdout => Ok(()),
+            Output::File(file, path) => file.commit().map_err(|error| unwritable(&path, error)),
         }
     }
 }

@@ -6,18 +6,17 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
+use crate::data::export::{ExportFormat, Schema, Writer};
 use crate::data::{Column, Table, Value};
 use crate::engine::api::{self, SinkError};
 use crate::report::rows::{JsonRows, RowTable};
 use crate::report::{Style, tell};
-use crate::spec::model::Format;
 
 use super::Exit;
 use super::error::{CliError, did_you_mean};
 use super::globals::Globals;
 use super::load::{Loaded, load};
 use super::output::Output;
-use super::pending::export::{Schema, Writer};
 use super::terminal::Terminal;
 
 /// Rows that a terminal is shown where nobody said how many.
@@ -91,11 +90,11 @@ pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result
             table(&rows, style, width)?;
         }
         Shape::Json => json(&rows)?,
-        Shape::Csv => export(&rows, Format::Csv)?,
-        Shape::Tsv => export(&rows, Format::Tsv)?,
-        Shape::Jsonl => export(&rows, Format::Jsonl)?,
-        Shape::Parquet => export(&rows, Format::Parquet)?,
-        Shape::Arrow => export(&rows, Format::Arrow)?,
+        Shape::Csv => export(&rows, ExportFormat::Csv)?,
+        Shape::Tsv => export(&rows, ExportFormat::Tsv)?,
+        Shape::Jsonl => export(&rows, ExportFormat::Jsonl)?,
+        Shape::Parquet => export(&rows, ExportFormat::Parquet)?,
+        Shape::Arrow => export(&rows, ExportFormat::Arrow)?,
     }
     Ok(Exit::Success)
 }
@@ -145,6 +144,10 @@ impl Rows<'_> {
             None => sink(&table),
         };
         Ok(api::results(&self.loaded.flow, stage, *failed, self.limit, &mut pass)?)
+    }
+
+    fn output(&self) -> Result<Output, CliError> {
+        Output::open(self.args.output.as_deref())
     }
 
     /// Refuses columns that no row has; a pass of its own, where columns are asked for.
@@ -203,35 +206,39 @@ fn table(rows: &Rows<'_>, style: Style, width: Option<usize>) -> Result<(), CliE
         printer.observe(table);
         Ok(())
     })?;
-    let mut out = Output::open(rows.args.output.as_deref())?;
-    printer.begin(&mut out, style, width)?;
-    rows.each(&mut |table| Ok(printer.write(&mut out, table)?))?;
-    out.finish()
+    let output = rows.output()?;
+    let mut sink = output.sink()?;
+    printer.begin(&mut sink, style, width)?;
+    rows.each(&mut |table| Ok(printer.write(&mut sink, table)?))?;
+    sink.flush()?;
+    output.finish()
 }
 
 fn json(rows: &Rows<'_>) -> Result<(), CliError> {
     rows.check_columns()?;
-    let mut out = Output::open(rows.args.output.as_deref())?;
+    let output = rows.output()?;
+    let mut sink = output.sink()?;
     let mut printer = JsonRows::default();
-    rows.each(&mut |table| Ok(printer.write(&mut out, table)?))?;
-    printer.finish(&mut out)?;
-    out.finish()
+    rows.each(&mut |table| Ok(printer.write(&mut sink, table)?))?;
+    printer.finish(&mut sink)?;
+    sink.flush()?;
+    output.finish()
 }
 
 /// Twice over the rows: once for the columns' types, once to write them.
-fn export(rows: &Rows<'_>, format: Format) -> Result<(), CliError> {
+fn export(rows: &Rows<'_>, format: ExportFormat) -> Result<(), CliError> {
     rows.check_columns()?;
     let mut schema = Schema::default();
     rows.each(&mut |table| {
         schema.observe(table);
         Ok(())
     })?;
-    let schema = schema.finish()?;
-    let mut writer = Writer::new(format, &schema, Output::open(rows.args.output.as_deref())?)?;
+    let schema = schema.finish(format)?;
+    let output = rows.output()?;
+    let mut writer = Writer::new(format, &schema, output.sink()?)?;
     rows.each(&mut |table| Ok(writer.write(table)?))?;
-    let mut out = writer.finish()?;
-    out.flush()?;
-    out.finish()
+    writer.finish()?;
+    output.finish()
 }
 
 #[cfg(test)]
