@@ -1,0 +1,488 @@
+//! The language as one table: every key, what its value may be, and what it means.
+//!
+//! The table drives the checks of shape ([`super::shape`]), their suggestions, and the JSON Schema
+//! ([`super::schema`]). What a value means beyond its shape is [`super::validate`]'s business.
+
+/// A mapping of the language.
+#[derive(Debug)]
+pub struct Shape {
+    /// What it is, with its article: `a stage`.
+    pub what: &'static str,
+    /// Its name in the JSON Schema.
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub keys: &'static [&'static [Key]],
+    /// Keys that must be there.
+    pub required: &'static [&'static str],
+}
+
+impl Shape {
+    /// All its keys.
+    pub fn all(&self) -> impl Iterator<Item = &'static Key> {
+        self.keys.iter().copied().flatten()
+    }
+
+    /// The key of that name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.all().find(|k| k.name == name)
+    }
+}
+
+/// A key.
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub doc: &'static str,
+    /// Part of the language, but not yet of the program.
+    pub later: bool,
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub enum Kind {
+    /// Anything; text in it may be templates, rendered when a stage runs.
+    Any,
+    /// Anything; text in it may be templates, rendered at once.
+    Data,
+    /// Text (or a number, taken as it is written).
+    Text,
+    /// A whole number of at least this.
+    Integer(i64),
+    /// Any number.
+    Number,
+    Bool,
+    /// One of these words.
+    Word(&'static [Word]),
+    Duration,
+    Size,
+    /// `5%`
+    Percent,
+    /// Text with `{{ … }}`, rendered when a stage runs.
+    Template,
+    /// What stands between `{{` and `}}`.
+    Expression,
+    /// `module:function`
+    Function,
+    List(&'static Kind),
+    /// A value or a list of such.
+    OneOrMore(&'static Kind),
+    /// A mapping with names of the user's own.
+    Map(&'static Kind),
+    Shape(&'static Shape),
+    Either(&'static [Kind]),
+}
+
+/// A word that a value may be.
+#[derive(Debug)]
+pub struct Word {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub later: bool,
+}
+
+const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, doc, later: false }
+}
+
+const fn later(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, doc, later: true }
+}
+
+const fn word(name: &'static str, doc: &'static str) -> Word {
+    Word { name, doc, later: false }
+}
+
+const fn later_word(name: &'static str, doc: &'static str) -> Word {
+    Word { name, doc, later: true }
+}
+
+const NAMES: Kind = Kind::OneOrMore(&Kind::Text);
+const FILES: Kind = Kind::OneOrMore(&Kind::Text);
+const SIZE_OR_AUTO: Kind = Kind::Either(&[Kind::Integer(1), Kind::Word(&[word("auto", "chosen as the run goes")])]);
+
+/// A workflow file.
+pub static WORKFLOW: Shape = Shape {
+    what: "a workflow",
+    name: "workflow",
+    doc: "A bpp-flow workflow: sources of rows, stages that map over them, outputs.",
+    keys: &[&[
+        key(
+            "name",
+            Kind::Text,
+            "The workflow's name, which names its state folder; default: the file's name without its extension.",
+        ),
+        key("description", Kind::Text, "What the workflow is for."),
+        key(
+            "params",
+            Kind::Map(&Kind::Data),
+            "Parameters and their defaults; `--param name=value` overrides one. Templates see them as `params.name`.",
+        ),
+        key("sources", Kind::Map(&Kind::Shape(&SOURCE)), "Where rows come from, by name."),
+        key(
+            "defaults",
+            Kind::Shape(&DEFAULTS),
+            "Settings for all stages; a stage's own setting wins (`env` is joined name by name).",
+        ),
+        key("stages", Kind::Map(&Kind::Shape(&STAGE)), "What is done, by name."),
+        key(
+            "outputs",
+            Kind::Map(&OUTPUTS),
+            "Files that a stage's rows are written to, by the stage's name; the extension gives the format.",
+        ),
+        key("state", Kind::Text, "Where the state lies; default: `.bpp-flow/NAME` beside the workflow file."),
+        later("backends", Kind::Map(&Kind::Data), "Configured engines, by name."),
+        later("profiles", Kind::Map(&Kind::Data), "Overlays that `--profile` chooses."),
+    ]],
+    required: &["stages"],
+};
+
+/// A source.
+pub static SOURCE: Shape = Shape {
+    what: "a source",
+    name: "source",
+    doc: "A source of rows: one reader and its options.",
+    keys: &[READERS, SOURCE_OPTIONS],
+    required: &[],
+};
+
+/// The keys of a source of which there must be exactly one.
+pub const READERS: &[Key] = &[
+    key("csv", FILES, "One or more CSV files, or a glob; `.gz` and `.zst` are unpacked."),
+    key("tsv", FILES, "One or more files of tab-separated values, or a glob."),
+    key("jsonl", FILES, "One or more files with a JSON object per line, or a glob."),
+    key("parquet", FILES, "One or more Parquet files, or a glob."),
+    key("arrow", FILES, "One or more Arrow IPC files, or a glob."),
+    key(
+        "glob",
+        Kind::Text,
+        "A row per file that matches: `path`, `name`, `stem`, `parent`, `size`, `modified` and the `{wildcards}` by name.",
+    ),
+    key("lines", Kind::Text, "A row per line of a file, as `line`; `stdin` (or `-`) is standard input."),
+    key(
+        "values",
+        Kind::List(&Kind::Data),
+        "Rows written in place: scalars give the column `value`, mappings their columns.",
+    ),
+    key("range", Kind::Shape(&RANGE), "Numbers, as `value`."),
+    later("product", Kind::Map(&Kind::Any), "A parameter sweep: all combinations."),
+    later("zip", Kind::Map(&Kind::Any), "A parameter sweep: in step."),
+    later("sql", Kind::Any, "The rows of a query."),
+    later("python", Kind::Function, "A generator function that yields rows."),
+    later("command", Kind::List(&Kind::Template), "A command that prints JSON lines."),
+];
+
+const SOURCE_OPTIONS: &[Key] = &[
+    key("key", NAMES, "The column or columns that name an item."),
+    key(
+        "header",
+        Kind::Either(&[Kind::Bool, Kind::List(&Kind::Text)]),
+        "`false`: the files have no header line, columns are c0, c1, …; a list: the columns' names.",
+    ),
+    key("delimiter", Kind::Text, "The character between two fields."),
+    key("schema", Kind::Map(&Kind::Word(CELL_TYPES)), "Types of columns that are not to be inferred."),
+    later("where", Kind::Expression, "Drops combinations of a sweep."),
+    later("length", Kind::Integer(0), "How many rows a generator yields, for progress."),
+];
+
+const CELL_TYPES: &[Word] = &[
+    word("int", "a whole number"),
+    word("float", "a number"),
+    word("bool", "true or false"),
+    word("text", "text as it stands"),
+    word("str", "text as it stands"),
+    word("string", "text as it stands"),
+    word("date", "a calendar date"),
+    word("datetime", "a date and a time of day"),
+];
+
+static RANGE: Shape = Shape {
+    what: "a range",
+    name: "range",
+    doc: "start, start + step, … up to but without stop.",
+    keys: &[&[
+        key("start", Kind::Number, "The first value; default 0."),
+        key("stop", Kind::Number, "The end, itself left out."),
+        key("step", Kind::Number, "From one value to the next; default 1."),
+    ]],
+    required: &["stop"],
+};
+
+/// A stage.
+pub static STAGE: Shape = Shape {
+    what: "a stage",
+    name: "stage",
+    doc: "A stage: one verb with its input, one action, and settings. Without a verb it runs once.",
+    keys: &[VERBS, ACTIONS, STAGE_OPTIONS, SETTINGS],
+    required: &[],
+};
+
+/// The keys of a stage of which there may be one; its value is the input.
+pub const VERBS: &[Key] = &[
+    key("map", NAMES, "One row in, one row out, for each row of this source or stage (or of several)."),
+    key("flat_map", NAMES, "One row in, any number of rows out."),
+    key("filter", NAMES, "Keeps the rows for which the action says so."),
+    key("reduce", NAMES, "All rows in (of each group, with `group_by`), one or more out."),
+];
+
+/// The keys of a stage of which there must be exactly one.
+pub const ACTIONS: &[Key] = &[
+    key("python", Kind::Function, "A Python function, `module:function`, found beside the workflow file first."),
+    key("command", Kind::List(&Kind::Template), "A program and its arguments, each element one argument."),
+    key("shell", Kind::Template, "A script for bash; values are quoted as they are filled in."),
+    key("assign", Kind::Map(&Kind::Expression), "New columns from expressions."),
+    key("where", Kind::Expression, "A filter's condition."),
+];
+
+/// Options of a stage that depend on its verb or action.
+const STAGE_OPTIONS: &[Key] = &[
+    key("call", Kind::Word(CALLS), "How the Python function is called."),
+    key("chunk_format", Kind::Word(CHUNK_FORMATS), "What a `call: chunk` function gets; default pandas."),
+    key("args", Kind::Map(&Kind::Any), "Keyword arguments of the Python function."),
+    key("returns", Kind::List(&Kind::Text), "Names of the elements of a returned tuple."),
+    key("stdin", Kind::Template, "What the command reads on its standard input."),
+    key("stdout", Kind::Word(STDOUTS), "What becomes of the command's standard output; default text."),
+    key("ok_codes", Kind::OneOrMore(&Kind::Integer(0)), "Exit codes that mean success; default [0]."),
+    key("group_by", NAMES, "Reduces once for each distinct value of these columns."),
+    key(
+        "needs",
+        Kind::Word(&[word("all", "blocked as long as a row is missing")]),
+        "`all`: a reduce waits for every row, failed ones too.",
+    ),
+    key("ordered", Kind::Bool, "`false`: the order of the rows does not matter to a reduce; default true."),
+    key("after", NAMES, "Stages that must have finished without failures before."),
+    key("use", NAMES, "The columns that the action sees, and so what its results depend on; default all."),
+    key("keep", NAMES, "The columns that are passed on; default all."),
+];
+
+const CALLS: &[Word] = &[
+    word("row", "the row as a dict, then `args` as keywords"),
+    word("kwargs", "the columns that the signature names, as keywords"),
+    word("value", "the column `value`, or the only column of `use`, as first argument"),
+    word("chunk", "a whole chunk, as `chunk_format` says"),
+];
+
+const CHUNK_FORMATS: &[Word] =
+    &[word("pandas", "a pandas DataFrame"), word("arrow", "a pyarrow Table"), word("rows", "a list of dicts")];
+
+const STDOUTS: &[Word] = &[
+    word("text", "the column `stdout`, without the trailing newline"),
+    word("json", "an object whose keys become columns"),
+    word("jsonl", "an object per line, each a row"),
+    word("ignore", "dropped"),
+];
+
+/// `defaults:`
+pub static DEFAULTS: Shape =
+    Shape { what: "`defaults`", name: "defaults", doc: "Settings for all stages.", keys: &[SETTINGS], required: &[] };
+
+/// Settings of a stage that may stand under `defaults`.
+pub const SETTINGS: &[Key] = &[
+    key("backend", Kind::Word(BACKENDS), "Where items run; default processes."),
+    key("workers", Kind::Integer(1), "How many items of this stage run at once; default: the cores."),
+    key("cpus", Kind::Integer(1), "How many cores one item takes; default 1."),
+    key("chunk_size", SIZE_OR_AUTO, "Items sent to a worker in one message; default auto."),
+    key("batch_size", SIZE_OR_AUTO, "Items that flow through the stages together, at most; default auto."),
+    key("retries", Kind::Either(RETRIES_FORMS), "How often a failed item is tried again; default 0."),
+    key("timeout", Kind::Duration, "Limit per item, such as 30s."),
+    key(
+        "on_error",
+        Kind::Word(&[word("continue", "the other items go on"), word("stop", "the run stops")]),
+        "What a failed item means for the run; default continue.",
+    ),
+    key(
+        "max_failures",
+        Kind::Either(&[Kind::Integer(0), Kind::Percent]),
+        "The run stops when more items fail: a number, or a share such as 5%.",
+    ),
+    key("init", Kind::Shape(&INIT), "A Python function that runs once in every worker before its first item."),
+    key("env", Kind::Map(&Kind::Template), "Environment variables."),
+    key("cwd", Kind::Template, "The folder in which the action runs; default: the workflow file's."),
+    key("version", Kind::Text, "Part of what results depend on: change it to have them made again."),
+    key("deps", Kind::OneOrMore(&Kind::Template), "Further files that results depend on: paths, globs or templates."),
+    key("interpreter", Kind::Text, "The Python interpreter; default: $VIRTUAL_ENV, then python3."),
+    later("memory", Kind::Size, "Limit per worker, such as 2GiB."),
+    later("share", Kind::Map(&Kind::Any), "Large read-only objects, loaded once per worker."),
+    later("files", Kind::Map(&Kind::Template), "Files that an item makes."),
+    later("packages", NAMES, "Installed packages whose versions results depend on."),
+];
+
+const BACKENDS: &[Word] = &[
+    word("serial", "one item at a time, in order"),
+    word("threads", "one Python process with many threads"),
+    word("processes", "a process per worker"),
+    later_word("dask", "Dask"),
+    later_word("ray", "Ray"),
+    later_word("mpi", "MPI"),
+    later_word("ipyparallel", "ipyparallel"),
+    later_word("slurm", "Slurm"),
+    later_word("ssh", "SSH"),
+];
+
+const RETRIES_FORMS: &[Kind] = &[Kind::Integer(0), Kind::Shape(&RETRIES)];
+
+static RETRIES: Shape = Shape {
+    what: "`retries`",
+    name: "retries",
+    doc: "How often, when and after what a failed item is tried again.",
+    keys: &[&[
+        key("max", Kind::Integer(0), "How often."),
+        key("backoff", Kind::Duration, "Time before the first new attempt; default 1s."),
+        key("factor", Kind::Number, "By which that time grows with each attempt; default 2."),
+        key("max_backoff", Kind::Duration, "The longest such time; default 1m."),
+        key("kinds", Kind::OneOrMore(&Kind::Word(FAILURES)), "After which failures; default: all of them."),
+    ]],
+    required: &["max"],
+};
+
+const FAILURES: &[Word] = &[
+    word("exception", "the function raised"),
+    word("exit", "a non-zero exit code"),
+    word("output", "a value that cannot be kept"),
+    word("timeout", "it took too long"),
+    word("memory", "it took too much memory"),
+    word("crash", "its process died"),
+];
+
+static INIT: Shape = Shape {
+    what: "`init`",
+    name: "init",
+    doc: "A function that prepares a worker.",
+    keys: &[&[
+        key("python", Kind::Function, "The function, `module:function`."),
+        key("args", Kind::Map(&Kind::Any), "Its keyword arguments."),
+    ]],
+    required: &["python"],
+};
+
+const OUTPUTS: Kind = Kind::OneOrMore(&Kind::Either(&[Kind::Template, Kind::Shape(&OUTPUT)]));
+
+/// An output.
+pub static OUTPUT: Shape = Shape {
+    what: "an output",
+    name: "output",
+    doc: "A file that a stage's rows are written to.",
+    keys: &[&[
+        key("path", Kind::Template, "The file, relative to the workflow file."),
+        key("format", Kind::Word(FORMATS), "Its format; default: by the extension."),
+        key("columns", NAMES, "Only these columns, in this order."),
+        key(
+            "failed",
+            Kind::Word(&[word("include", "failed rows too, with `status` and `error`")]),
+            "`include`: failed rows are written too.",
+        ),
+        later("sql", Kind::Text, "The URL of a database."),
+        later("table", Kind::Text, "The database table."),
+        later("mode", Kind::Text, "How the table is written."),
+    ]],
+    required: &["path"],
+};
+
+const FORMATS: &[Word] = &[
+    word("parquet", "Parquet"),
+    word("csv", "comma-separated values"),
+    word("tsv", "tab-separated values"),
+    word("jsonl", "a JSON object per line"),
+    word("arrow", "Arrow IPC file"),
+];
+
+/// All shapes, for hints at keys that stand in the wrong place.
+pub static SHAPES: &[&Shape] = &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE];
+
+/// Words that other tools use, and ours.
+pub const OTHER_WORDS: &[(&str, &str)] = &[
+    ("input", "map"),
+    ("inputs", "map"),
+    ("foreach", "map"),
+    ("for_each", "map"),
+    ("each", "map"),
+    ("flatmap", "flat_map"),
+    ("aggregate", "reduce"),
+    ("depends_on", "after"),
+    ("depends", "after"),
+    ("needs_stages", "after"),
+    ("run", "shell"),
+    ("script", "shell"),
+    ("bash", "shell"),
+    ("sh", "shell"),
+    ("cmd", "command"),
+    ("exec", "command"),
+    ("function", "python"),
+    ("func", "python"),
+    ("py", "python"),
+    ("condition", "where"),
+    ("when", "where"),
+    ("if", "where"),
+    ("kwargs", "args"),
+    ("arguments", "args"),
+    ("environment", "env"),
+    ("jobs", "workers"),
+    ("parallel", "workers"),
+    ("concurrency", "workers"),
+    ("threads", "workers"),
+    ("cores", "cpus"),
+    ("retry", "retries"),
+    ("attempts", "retries"),
+    ("columns", "use"),
+    ("select", "keep"),
+    ("groupby", "group_by"),
+    ("workdir", "cwd"),
+    ("working_directory", "cwd"),
+    ("parameters", "params"),
+    ("vars", "params"),
+    ("variables", "params"),
+    ("source", "sources"),
+    ("steps", "stages"),
+    ("tasks", "stages"),
+    ("rules", "stages"),
+    ("targets", "outputs"),
+    ("id", "key"),
+    ("separator", "delimiter"),
+    ("sep", "delimiter"),
+    ("types", "schema"),
+    ("dtypes", "schema"),
+    ("json", "jsonl"),
+    ("ndjson", "jsonl"),
+    ("feather", "arrow"),
+    ("files", "glob"),
+    ("end", "stop"),
+    ("count", "max"),
+    ("times", "max"),
+];
+
+impl Kind {
+    /// What it is, in words: `a whole number of at least 1`.
+    pub fn describe(&self) -> String {
+        let names = |words: &[Word]| {
+            let names: Vec<&str> = words.iter().filter(|w| !w.later).map(|w| w.name).collect();
+            match names.as_slice() {
+                [only] => format!("`{only}`"),
+                many => format!("one of {}", many.join(", ")),
+            }
+        };
+        match self {
+            Kind::Any | Kind::Data => "a value".into(),
+            Kind::Text | Kind::Template => "text".into(),
+            Kind::Integer(0) => "a whole number".into(),
+            Kind::Integer(min) => format!("a whole number of at least {min}"),
+            Kind::Number => "a number".into(),
+            Kind::Bool => "true or false".into(),
+            Kind::Word(words) => names(words),
+            Kind::Duration => "a duration such as 30s, 1.5h or 100ms".into(),
+            Kind::Size => "a size such as 2GiB".into(),
+            Kind::Percent => "a share such as 5%".into(),
+            Kind::Expression => "an expression".into(),
+            Kind::Function => "a function as module:function".into(),
+            Kind::List(element) => format!("a list ({})", element.describe()),
+            Kind::OneOrMore(element) => format!("{}, or a list of such", element.describe()),
+            Kind::Map(_) => "a mapping of names to values".into(),
+            Kind::Shape(shape) => {
+                format!(
+                    "a mapping ({})",
+                    shape.all().filter(|k| !k.later).map(|k| k.name).take(4).collect::<Vec<_>>().join(", ")
+                )
+            }
+            Kind::Either(kinds) => kinds.iter().map(Kind::describe).collect::<Vec<_>>().join(", or "),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Checks a tree against the [`grammar`]: unknown keys, wrong types, what is not yet supported.
+//!
+//! Templates in places that are settled before anything runs (a source's paths, a stage's `workers`) are rendered
+//! here, with `params` and `env`: the tree comes out with their values in it.
+
+use super::grammar::{self, Key, Kind, OTHER_WORDS, Shape, Word};
+use super::nearest::nearest;
+use super::template::{Root, Scope, Template};
+use super::yaml::{self, Node, Scalar};
+use super::{template_mistake, units};
+use crate::data::Value;
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+
+/// What the check needs to know, and what it found.
+pub struct Shapes<'a> {
+    pub source: &'a str,
+    pub params: &'a [(String, Value)],
+    pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    pub mistakes: &'a mut Diagnostics,
+}
+
+impl Shapes<'_> {
+    /// Checks a mapping of the language. `what` is its name for people.
+    pub fn shape(&mut self, shape: &'static Shape, what: &str, at: Span, node: &mut Node) {
+        let yaml::Kind::Map(entries) = &mut node.kind else {
+            let found = node.describe();
+            let help = format!("{what} has keys such as {}", examples(shape));
+            self.mistakes.push(Diagnostic::new(at, format!("{what} must be a mapping, not {found}")).help(help));
+            return;
+        };
+        for (key, value) in entries.iter_mut() {
+            let name = key.key_text().to_string();
+            match shape.key(&name) {
+                Some(known) if known.later => self.not_yet(&format!("`{name}`"), key.span),
+                Some(known) => self.value(known, key.span, value),
+                None if std::ptr::eq(shape, &grammar::WORKFLOW) && name.starts_with("x-") => {}
+                None => self.mistakes.push(unknown_key(shape, what, &name, key.span)),
+            }
+        }
+        for required in shape.required {
+            let other_kind = entries.iter().any(|(k, _)| shape.key(k.key_text()).is_some_and(|k| k.later));
+            if !other_kind && !entries.iter().any(|(k, _)| k.key_text() == *required) {
+                let doc = shape.key(required).map_or("", |k| k.doc);
+                let message = format!("{what} needs the key `{required}`");
+                self.mistakes.push(Diagnostic::new(at, message).help(doc));
+            }
+        }
+    }
+
+    fn not_yet(&mut self, what: &str, at: Span) {
+        self.mistakes.push(
+            Diagnostic::new(at, format!("{what} is not yet supported"))
+                .help("it is part of the language, but this version of bpp-flow cannot do it"),
+        );
+    }
+
+    fn value(&mut self, key: &'static Key, at: Span, node: &mut Node) {
+        if node.is_null() && matches!(key.kind, Kind::Map(_)) {
+            node.kind = yaml::Kind::Map(Vec::new());
+        }
+        let at = if node.is_null() { at } else { node.span };
+        self.kind(&key.kind, &format!("`{}`", key.name), at, node);
+    }
+
+    fn kind(&mut self, kind: &'static Kind, what: &str, at: Span, node: &mut Node) {
+        if settled_early(kind) {
+            self.settle(node);
+        }
+        match kind {
+            Kind::Shape(shape) => return self.shape(shape, what, at, node),
+            Kind::Data => return self.settle_parts(node),
+            Kind::List(element) => {
+                if let yaml::Kind::List(elements) = &mut node.kind {
+                    return self.elements(element, what, elements);
+                }
+            }
+            Kind::OneOrMore(element) if node.elements().is_none() && alternative(element, node) => {
+                return self.kind(element, what, at, node);
+            }
+            Kind::OneOrMore(element) => {
+                if let yaml::Kind::List(elements) = &mut node.kind {
+                    return self.elements(element, what, elements);
+                }
+            }
+            Kind::Map(inner) => {
+                if let yaml::Kind::Map(entries) = &mut node.kind {
+                    for (key, value) in entries {
+                        let what = match inner {
+                            Kind::Shape(shape) => {
+                                format!("{} `{}`", shape.what.trim_start_matches("a "), key.key_text())
+                            }
+                            _ => format!("`{}` in {what}", key.key_text()),
+                        };
+                        let at = if value.is_null() { key.span } else { value.span };
+                        let at = if matches!(inner, Kind::Shape(_)) { key.span } else { at };
+                        self.kind(inner, &what, at, value);
+                    }
+                    return;
+                }
+            }
+            Kind::Either(kinds) => {
+                if let Some(kind) = kinds.iter().find(|k| alternative(k, node)) {
+                    return self.kind(kind, what, at, node);
+                }
+            }
+            Kind::Word(words) => {
+                if let Some(text) = node.text() {
+                    return self.word(words, what, text, at);
+                }
+            }
+            Kind::Function => {
+                if let Some(text) = node.text() {
+                    if let Err(help) = units::function(text) {
+                        self.mistakes.push(Diagnostic::new(at, format!("{what} must be module:function")).help(help));
+                    }
+                    return;
+                }
+            }
+            scalar if scalar_fits(scalar, node) => return,
+            _ => {}
+        }
+        self.mistakes.push(wrong_type(kind, what, at, node));
+    }
+
+    fn elements(&mut self, kind: &'static Kind, what: &str, elements: &mut [Node]) {
+        for element in elements {
+            self.kind(kind, &format!("an element of {what}"), element.span, element);
+        }
+    }
+
+    fn word(&mut self, words: &'static [Word], what: &str, text: &str, at: Span) {
+        match words.iter().find(|w| w.name == text) {
+            Some(word) if word.later => self.not_yet(&format!("{what} `{text}`"), at),
+            Some(_) => {}
+            None => {
+                let there: Vec<&str> = words.iter().filter(|w| !w.later).map(|w| w.name).collect();
+                let help = match nearest(text, there.iter().copied()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("there {} {}", if there.len() == 1 { "is" } else { "are" }, there.join(", ")),
+                };
+                self.mistakes.push(Diagnostic::new(at, format!("{what} cannot be `{text}`")).help(help));
+            }
+        }
+    }
+
+    /// [`Shapes::settle`] for all that is in a value.
+    pub fn settle_parts(&mut self, node: &mut Node) {
+        match &mut node.kind {
+            yaml::Kind::Scalar(_) => self.settle(node),
+            yaml::Kind::List(elements) => elements.iter_mut().for_each(|n| self.settle_parts(n)),
+            yaml::Kind::Map(entries) => entries.iter_mut().for_each(|(_, n)| self.settle_parts(n)),
+        }
+    }
+
+    /// Renders the templates of a value that is settled before anything runs.
+    fn settle(&mut self, node: &mut Node) {
+        let Some(text) = node.text().filter(|t| t.contains("{{")) else {
+            return;
+        };
+        match Template::parse(text, false) {
+            Err(error) => self.mistakes.push(template_mistake(node, self.source, error)),
+            Ok(template) => {
+                if let Some(reference) =
+                    template.references().iter().find(|r| !matches!(r.root, Root::Params | Root::Env))
+                {
+                    let at = node.span_of(self.source, reference.at.clone());
+                    let message =
+                        format!("`{}` is not known here: this is settled before anything runs", reference.root.name());
+                    return self
+                        .mistakes
+                        .push(Diagnostic::new(at, message).help("only `params` and `env` can be used here"));
+                }
+                let scope = Scope { params: self.params, env: Some(self.env), ..Scope::default() };
+                match template.render(&scope) {
+                    Ok(value) => node.kind = from_value(&value, node.span),
+                    Err(error) => {
+                        let at = template
+                            .references()
+                            .first()
+                            .map_or(node.span, |r| node.span_of(self.source, r.at.clone()));
+                        self.mistakes.push(Diagnostic::new(at, error.0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether templates in such a value are rendered before anything runs.
+fn settled_early(kind: &Kind) -> bool {
+    match kind {
+        Kind::Any | Kind::Data | Kind::Template | Kind::Expression => false,
+        Kind::OneOrMore(element) => settled_early(element),
+        Kind::Either(kinds) => kinds.iter().all(settled_early),
+        _ => true,
+    }
+}
+
+fn from_value(value: &Value, span: Span) -> yaml::Kind {
+    let node = |v: &Value| Node { span, kind: from_value(v, span) };
+    match value {
+        Value::List(items) => yaml::Kind::List(items.iter().map(node).collect()),
+        Value::Map(entries) => {
+            yaml::Kind::Map(entries.iter().map(|(k, v)| (node(&Value::Text(k.clone())), node(v))).collect())
+        }
+        scalar => yaml::Kind::Scalar(Scalar { text: scalar.to_string(), quoted: false, value: scalar.clone() }),
+    }
+}
+
+/// Whether a value looks like this alternative, right or wrong in its details.
+fn alternative(kind: &Kind, node: &Node) -> bool {
+    match kind {
+        Kind::Shape(_) | Kind::Map(_) => node.entries().is_some(),
+        Kind::List(_) => node.elements().is_some(),
+        Kind::OneOrMore(element) => node.elements().is_some() || alternative(element, node),
+        Kind::Either(kinds) => kinds.iter().any(|k| alternative(k, node)),
+        Kind::Word(words) => {
+            node.text().is_some_and(|t| words.iter().any(|w| w.name == t) || !t.contains('%') && words.len() > 1)
+        }
+        Kind::Function => node.text().is_some(),
+        scalar => scalar_fits(scalar, node),
+    }
+}
+
+fn scalar_fits(kind: &Kind, node: &Node) -> bool {
+    let Some(Scalar { text, value, .. }) = node.scalar() else {
+        return matches!(kind, Kind::Any | Kind::Data);
+    };
+    match kind {
+        Kind::Any | Kind::Data => true,
+        Kind::Text => !matches!(value, Value::Null) && !text.is_empty(),
+        Kind::Template => !matches!(value, Value::Null),
+        Kind::Expression => !matches!(value, Value::Null) && !text.trim().is_empty(),
+        Kind::Integer(min) => matches!(value, Value::Int(v) if v >= min),
+        Kind::Number => matches!(value, Value::Int(_)) || matches!(value, Value::Float(v) if v.is_finite()),
+        Kind::Bool => matches!(value, Value::Bool(_)),
+        Kind::Duration => units::duration(node).is_some(),
+        Kind::Percent => units::percent(node).is_some(),
+        _ => false,
+    }
+}
+
+fn wrong_type(kind: &Kind, what: &str, at: Span, node: &Node) -> Diagnostic {
+    let diagnostic = Diagnostic::new(at, format!("{what} must be {}, not {}", kind.describe(), node.describe()));
+    let text = node.text().unwrap_or("");
+    match kind {
+        Kind::Integer(_) | Kind::Number | Kind::Either(_) if text.parse::<f64>().is_ok() => {
+            diagnostic.help(format!("numbers stand without quotes: {text}"))
+        }
+        Kind::Bool if ["yes", "on", "True"].contains(&text) => diagnostic.help("write true"),
+        Kind::Bool if ["no", "off", "False"].contains(&text) => diagnostic.help("write false"),
+        Kind::Integer(_) => match node.scalar().map(|s| &s.value) {
+            Some(Value::Float(v)) if v.fract() == 0.0 => diagnostic.help(format!("write {v}")),
+            _ => diagnostic,
+        },
+        Kind::Text | Kind::Template if node.is_null() => diagnostic.help("write \"\" where empty text is meant"),
+        Kind::List(Kind::Template) if node.text().is_some() => diagnostic.help(format!(
+            "write a list: [{}]; or use `shell` for a script",
+            text.split_whitespace().collect::<Vec<_>>().join(", ")
+        )),
+        Kind::Map(Kind::Expression) if node.text().is_some() => diagnostic.help("write `name: expression` under it"),
+        _ => diagnostic,
+    }
+}
+
+fn examples(shape: &Shape) -> String {
+    shape.all().filter(|k| !k.later).map(|k| k.name).take(4).collect::<Vec<_>>().join(", ")
+}
+
+fn unknown_key(shape: &'static Shape, what: &str, name: &str, at: Span) -> Diagnostic {
+    let keys = || shape.all().map(|k| k.name);
+    let diagnostic = Diagnostic::new(at, format!("{what} has no key `{name}`"));
+    let other = OTHER_WORDS.iter().filter(|(theirs, _)| *theirs == name.to_lowercase()).map(|(_, ours)| *ours);
+    if let Some(near) = nearest(name, keys()).or(other.clone().find(|ours| keys().any(|k| k == *ours))) {
+        return diagnostic.help(format!("did you mean `{near}`?"));
+    }
+    let home = grammar::SHAPES.iter().find(|s| !std::ptr::eq(**s, shape) && s.key(name).is_some());
+    match home {
+        Some(home) => diagnostic.help(format!("`{name}` is a key of {}", home.what)),
+        None => diagnostic.help(format!("its keys are {}", keys().collect::<Vec<_>>().join(", "))),
+    }
+}
