@@ -7,10 +7,10 @@ use crate::diagnostic::{self, Diagnostic};
 use crate::engine::api::Flow;
 use crate::report::Invocation;
 use crate::spec::model::Workflow;
+use crate::spec::{self, LoadOptions};
 
 use super::error::{CliError, Context, did_you_mean};
 use super::globals::Globals;
-use super::pending::{LoadOptions, load as parse_text};
 use super::terminal::Terminal;
 
 /// Tried in the current folder where no file is named.
@@ -85,7 +85,7 @@ pub(super) fn parse(source: &SourceFile, globals: &Globals) -> Result<Workflow, 
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let env = |name: &str| std::env::var(name).ok();
-    parse_text(&source.text, &LoadOptions { stem: &stem, dir, params: &globals.params, env: &env })
+    spec::load(&source.text, &LoadOptions { stem: &stem, dir, params: &globals.params, env: &env })
 }
 
 fn default_file() -> Result<PathBuf, CliError> {

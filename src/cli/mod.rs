@@ -13,7 +13,6 @@ mod later;
 mod load;
 mod options;
 mod output;
-mod pending;
 mod plan;
 mod results;
 mod retry;

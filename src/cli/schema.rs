@@ -3,10 +3,10 @@
 use std::io;
 
 use crate::report::json;
+use crate::spec::json_schema;
 
 use super::Exit;
 use super::error::CliError;
-use super::pending::json_schema;
 
 const EXAMPLE: &str = "\
 Example:
