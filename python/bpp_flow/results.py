@@ -62,7 +62,7 @@ def namer(returns):
 
     def columns(out):
         if isinstance(out, dict):
-            return out
+            return out if type(out) is dict else dict(out)
         if out is None:
             return {}
         return {"value": out}

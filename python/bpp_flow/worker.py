@@ -187,7 +187,10 @@ class Lane:
             try:
                 out = call(row)
                 if type(out) is direct and all_scalars(map(type, out.values())):
-                    append(dumps(out, 2))
+                    try:
+                        append(dumps(out, 2))
+                    except ValueError:  # a key of a subclass of str
+                        append(pack(out))
                 else:
                     append(pack(out))
             except BaseException as error:

@@ -8,6 +8,7 @@ use crate::data::export::ExportError;
 use crate::engine::api::EngineError;
 use crate::plan::PlanError;
 use crate::report::{Style, Tint};
+use crate::spec::nearest;
 use crate::store::StoreError;
 
 use super::Exit;
@@ -158,9 +159,7 @@ pub(super) struct Context {
 
 /// The nearest of some names, as a question.
 pub(super) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let scored = names.into_iter().map(|name| (strsim::jaro_winkler(wrong, name), name));
-    let best = scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(format!("did you mean `{}`?", best.1))
+    nearest(wrong, names).map(|name| format!("did you mean `{name}`?"))
 }
 
 #[cfg(test)]

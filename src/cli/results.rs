@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
+use crate::data::Table;
 use crate::data::export::{ExportFormat, Schema, Writer};
-use crate::data::{Column, Table, Value};
 use crate::engine::api::{self, SinkError};
 use crate::report::rows::{JsonRows, RowTable};
 use crate::report::{Style, tell};
@@ -140,7 +140,7 @@ impl Rows<'_> {
     fn each(&self, sink: &mut dyn FnMut(&Table) -> Result<(), SinkError>) -> Result<(), CliError> {
         let Args { stage, failed, columns, .. } = self.args;
         let mut pass = |table: Table| match columns {
-            Some(columns) => sink(&select(&table, columns)),
+            Some(columns) => sink(&table.project(columns)),
             None => sink(&table),
         };
         Ok(api::results(&self.loaded.flow, stage, *failed, self.limit, &mut pass)?)
@@ -172,16 +172,6 @@ fn no_column(wrong: &str, known: &[&str]) -> CliError {
     let near = did_you_mean(wrong, known.iter().copied());
     let all = format!("the columns are: {}", known.join(", "));
     CliError::usage(format!("there is no column `{wrong}`")).hint(near.unwrap_or(all))
-}
-
-/// The columns in this order; absent where the table has none of the name.
-fn select(table: &Table, columns: &[String]) -> Table {
-    let column = |name: &String| {
-        let found = table.column(name).cloned();
-        found.unwrap_or_else(|| Column::repeat(&Value::Absent, table.rows()))
-    };
-    let names: Vec<Arc<str>> = columns.iter().map(|name| Arc::from(name.as_str())).collect();
-    Table::new(names.into(), columns.iter().map(column).collect(), table.rows())
 }
 
 /// The first rows, with a word when there are more.
@@ -267,15 +257,6 @@ mod tests {
         assert_eq!(shape_of("s --format arrow", false), Ok(Shape::Arrow));
         assert!(shape_of("s --format arrow", true).is_err());
         assert_eq!(shape_of("s -o x.xls", true), Err("the name x.xls does not tell the format".to_string()));
-    }
-
-    #[test]
-    fn columns_come_in_the_order_asked_for() {
-        let table = Table::from_rows([vec![("a".to_string(), Value::Int(1)), ("b".to_string(), Value::Int(2))]]);
-        let selected = select(&table, &["b".to_string(), "x".to_string(), "a".to_string()]);
-        let names: Vec<&str> = selected.names().iter().map(|n| &**n).collect();
-        assert_eq!(names, ["b", "x", "a"]);
-        assert_eq!(selected.row(0), [("b".to_string(), Value::Int(2)), ("a".to_string(), Value::Int(1))]);
     }
 
     #[test]

@@ -268,9 +268,8 @@ impl Table {
 
     /// These columns, in this order; one that the table lacks is absent throughout.
     pub fn project(&self, names: &[String]) -> Table {
-        let column = |name: &String| {
-            self.column(name).cloned().unwrap_or_else(|| Column::repeat(&Value::Absent, self.rows))
-        };
+        let column =
+            |name: &String| self.column(name).cloned().unwrap_or_else(|| Column::repeat(&Value::Absent, self.rows));
         let columns = names.iter().map(column).collect();
         Table { names: names.iter().map(|n| Arc::from(n.as_str())).collect(), columns, rows: self.rows }
     }

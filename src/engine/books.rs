@@ -96,7 +96,14 @@ pub struct Books {
 
 impl Books {
     /// Opens the books of run `id`.
-    pub fn new(id: String, flow: &Flow, options: &RunOptions, replay: &Replay, selected: &[bool], started: Instant) -> Books {
+    pub fn new(
+        id: String,
+        flow: &Flow,
+        options: &RunOptions,
+        replay: &Replay,
+        selected: &[bool],
+        started: Instant,
+    ) -> Books {
         let stages: Vec<_> = replay.plan.stages.iter().filter(|s| selected[s.index]).collect();
         let versions = stages.iter().map(|stage| Write::Version {
             stage: stage.name.clone(),
@@ -228,7 +235,13 @@ impl Books {
     ///
     /// # Errors
     /// What broke the run, or what breaks while its books are closed.
-    pub fn close(mut self, replay: &Replay, stages: &[StageRun], end: Option<End>, events: &Sender<Event>) -> Result<RunSummary, EngineError> {
+    pub fn close(
+        mut self,
+        replay: &Replay,
+        stages: &[StageRun],
+        end: Option<End>,
+        events: &Sender<Event>,
+    ) -> Result<RunSummary, EngineError> {
         let since = self.noted.elapsed().as_secs_f64();
         self.count(stages, since);
         let chosen: Vec<&StageRun> = stages.iter().filter(|s| self.selected[s.planned.index]).collect();
@@ -237,7 +250,8 @@ impl Books {
         let mut summary = self.summary(end.as_ref(), summaries, failures);
         if !matches!(end, Some(End::Broken(_))) {
             replay.store.tidy()?;
-            let complete: Vec<bool> = stages.iter().map(|s| self.whole && s.settled && s.gate != super::stage::Gate::Shut).collect();
+            let complete: Vec<bool> =
+                stages.iter().map(|s| self.whole && s.settled && s.gate != super::stage::Gate::Shut).collect();
             self.note_settled(replay, stages, &complete)?;
             summary.outputs = super::outputs::write(replay, &complete, events)?;
         }
@@ -278,7 +292,13 @@ impl Books {
         }
     }
 
-    fn finish(mut self, replay: &Replay, mut summary: RunSummary, end: Option<End>, events: &Sender<Event>) -> Result<RunSummary, EngineError> {
+    fn finish(
+        mut self,
+        replay: &Replay,
+        mut summary: RunSummary,
+        end: Option<End>,
+        events: &Sender<Event>,
+    ) -> Result<RunSummary, EngineError> {
         summary.state = super::run::state_of(&end, summary.stages.iter().any(|s| s.failed > 0));
         summary.seconds = self.started.elapsed().as_secs_f64();
         self.record.state = summary.state;

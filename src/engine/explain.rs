@@ -73,7 +73,12 @@ struct Tally {
 }
 
 impl Survey {
-    fn new(plan: Arc<Plan>, store: Option<Store>, options: &RunOptions, selected: Vec<bool>) -> Result<Survey, EngineError> {
+    fn new(
+        plan: Arc<Plan>,
+        store: Option<Store>,
+        options: &RunOptions,
+        selected: Vec<bool>,
+    ) -> Result<Survey, EngineError> {
         let policy = Arc::new(policy(options));
         let params = Arc::new(plan.params().to_vec());
         let mut stages = Vec::with_capacity(plan.stages.len());
@@ -244,7 +249,13 @@ impl Survey {
         Ok(())
     }
 
-    fn account(&mut self, stage: usize, batch: &Batch, resolved: &Resolved, before: Option<&RosterBatch>) -> Result<(), EngineError> {
+    fn account(
+        &mut self,
+        stage: usize,
+        batch: &Batch,
+        resolved: &Resolved,
+        before: Option<&RosterBatch>,
+    ) -> Result<(), EngineError> {
         let tally = &mut self.stages[stage];
         tally.report.done += resolved.done;
         tally.report.failed += resolved.failed.len() as u64;
@@ -304,7 +315,8 @@ impl Survey {
             report.total_known = false;
             let empty = Batch { items: groups::once().batch.items.slice(0, 0), table: Table::empty(0) };
             let (blocked, possible) = if possible > 0 { (0, count) } else { (count, 0) };
-            let passing = Passing { input: Input::Stage(stage), batch: empty, blocked, possible, before: None, moved: true };
+            let passing =
+                Passing { input: Input::Stage(stage), batch: empty, blocked, possible, before: None, moved: true };
             self.waiting[consumer].push(passing);
         }
         self.pass_on()
@@ -319,7 +331,11 @@ impl Survey {
         match self.replay().filter(|_| several && self.unchanged) {
             Some(replay) => replay.groups(&self.plan.stages[stage]),
             None => {
-                let (batch, inputs) = self.stages[stage].grouping.take().unwrap_or_else(|| Grouping::new(self.plan.stages[stage].clone())).finish();
+                let (batch, inputs) = self.stages[stage]
+                    .grouping
+                    .take()
+                    .unwrap_or_else(|| Grouping::new(self.plan.stages[stage].clone()))
+                    .finish();
                 Ok(Groups { batch, inputs, blocked: 0, possible: 0 })
             }
         }
@@ -373,7 +389,9 @@ impl Tally {
     fn history(&mut self, store: &Store) -> Result<&History, EngineError> {
         if self.history.is_none() {
             let mut earlier = Vec::new();
-            for known in store.stage_versions(&self.planned.name)?.into_iter().filter(|v| v.version != self.planned.version) {
+            for known in
+                store.stage_versions(&self.planned.name)?.into_iter().filter(|v| v.version != self.planned.version)
+            {
                 if earlier.len() == EARLIER_VERSIONS {
                     break;
                 }
@@ -405,13 +423,16 @@ impl Tally {
             let keyed = self.planned.keyed;
             let fingerprint = self.planned.fingerprint.clone();
             let mut changes: Vec<String> = Vec::new();
-            let mut known_before = self.resolver.view.as_ref().map(|v| v.inputs_of(&items.origins)).transpose()?.unwrap_or_default();
+            let mut known_before =
+                self.resolver.view.as_ref().map(|v| v.inputs_of(&items.origins)).transpose()?.unwrap_or_default();
             for (earlier, view) in &self.history(store)?.0 {
                 let told = fingerprint.changes_since(earlier);
                 for (at, hit) in view.lookup(&items, &inputs, keyed, true)?.iter().enumerate() {
                     if let (Some(_), None, Some(first)) = (hit, &reasons[at], told.first()) {
                         reasons[at] = Some(Reason { name: first.reason, detail: None });
-                        changes.extend(told.iter().map(|c| c.words.clone()).filter(|w| !changes.contains(w)).collect::<Vec<_>>());
+                        changes.extend(
+                            told.iter().map(|c| c.words.clone()).filter(|w| !changes.contains(w)).collect::<Vec<_>>(),
+                        );
                     }
                 }
                 for (at, old) in view.inputs_of(&items.origins)?.into_iter().enumerate() {
@@ -484,7 +505,8 @@ fn differing_columns(new: (&Table, usize), old: (&Table, usize)) -> Vec<String> 
         .into_iter()
         .filter(|name| new.get(*name) != old.get(*name))
         .map(|name| {
-            let shown = |v: Option<&Value>| v.map_or("nothing".to_string(), |v| v.to_string().chars().take(30).collect());
+            let shown =
+                |v: Option<&Value>| v.map_or("nothing".to_string(), |v| v.to_string().chars().take(30).collect());
             format!("{name}: {} → {}", shown(old.get(name)), shown(new.get(name)))
         })
         .collect()

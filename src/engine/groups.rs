@@ -185,7 +185,13 @@ impl GroupRows {
     ///
     /// # Errors
     /// When the store cannot be read or the files cannot be written.
-    pub fn spill(replay: &Replay, stage: &PlannedStage, groups: &Batch, due: &[u32], dir: &Path) -> Result<Arc<GroupRows>, EngineError> {
+    pub fn spill(
+        replay: &Replay,
+        stage: &PlannedStage,
+        groups: &Batch,
+        due: &[u32],
+        dir: &Path,
+    ) -> Result<Arc<GroupRows>, EngineError> {
         let files = SPILL_FILES.min(due.len());
         let partition_of: HashMap<u32, usize> =
             due.iter().enumerate().map(|(at, &group)| (group, at * files / due.len())).collect();
@@ -207,7 +213,8 @@ impl GroupRows {
             }
             for (partition, (rows, groups)) in partitions.iter_mut().zip(rows) {
                 if !rows.is_empty() {
-                    let group = Table::new(Arc::from([Arc::from(GROUP)]), vec![Column::from_values(groups)], rows.len());
+                    let group =
+                        Table::new(Arc::from([Arc::from(GROUP)]), vec![Column::from_values(groups)], rows.len());
                     partition.push(table.take(&rows).join(&group))?;
                 }
             }
@@ -219,7 +226,11 @@ impl GroupRows {
 
     /// The rows of one group, in item order, a few thousand at a time. A spill file that cannot be read is told to
     /// `failed`.
-    pub fn rows(self: &Arc<Self>, group: u32, failed: impl Fn(EngineError) + Send + 'static) -> Box<dyn Iterator<Item = Table> + Send> {
+    pub fn rows(
+        self: &Arc<Self>,
+        group: u32,
+        failed: impl Fn(EngineError) + Send + 'static,
+    ) -> Box<dyn Iterator<Item = Table> + Send> {
         let number = self.partition_of[&group];
         if self.partitions[number].end <= LOADED_PARTITION {
             let loaded = match self.load(number) {
@@ -230,9 +241,9 @@ impl GroupRows {
                 }
             };
             let (start, len) = loaded.ranges.get(&group).copied().unwrap_or((0, 0));
-            let slices = (0..len).step_by(ROWS_A_FRAME).map(move |at| {
-                loaded.table.slice(start + at, ROWS_A_FRAME.min(len - at)).select(|name| name != GROUP)
-            });
+            let slices = (0..len)
+                .step_by(ROWS_A_FRAME)
+                .map(move |at| loaded.table.slice(start + at, ROWS_A_FRAME.min(len - at)).select(|name| name != GROUP));
             return Box::new(slices);
         }
         let checked = move |table: Result<Table, EngineError>| match table {

@@ -80,7 +80,12 @@ fn bad_rows(
     each_bad_row(replay, &replay.plan.stages[stage], &mut |key, failure| {
         if left > 0 {
             left -= 1;
-            let row = [("key", key.to_string()), ("status", "failed".into()), ("error", told(failure)), ("traceback", String::new())];
+            let row = [
+                ("key", key.to_string()),
+                ("status", "failed".into()),
+                ("error", told(failure)),
+                ("traceback", String::new()),
+            ];
             let row = row.into_iter().map(|(name, text)| (name.to_string(), Value::Text(text))).collect();
             sink(Table::from_rows([row])).map_err(EngineError::Sink)?;
         }

@@ -6,12 +6,12 @@
 //! plans all read through it.
 
 pub mod api;
+pub mod books;
 pub mod budget;
 pub mod dispatcher;
 pub mod events;
 pub mod explain;
 pub mod feed;
-pub mod books;
 pub mod groups;
 pub mod look;
 pub mod outputs;

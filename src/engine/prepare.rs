@@ -40,9 +40,7 @@ impl Preparer {
         match &self.stage.run {
             Run::Python { job, args } => self.prepare_python(pending, &job.work, args),
             Run::Command { action, .. } => self.prepare_commands(pending, action),
-            Run::Assign(_) | Run::Where(_) => {
-                Prepared { ready: Vec::new(), input: None, failed: Vec::new() }
-            }
+            Run::Assign(_) | Run::Where(_) => Prepared { ready: Vec::new(), input: None, failed: Vec::new() },
         }
     }
 
@@ -98,7 +96,8 @@ impl Preparer {
             return Prepared { ready, input: Some(input), failed: Vec::new() };
         }
         let (ready, rendered, failed) = self.render_each(pending, |scope| {
-            let args = args.iter().map(|(n, tree)| Ok((n.clone(), tree.render(scope)?))).collect::<Result<Vec<_>, _>>()?;
+            let args =
+                args.iter().map(|(n, tree)| Ok((n.clone(), tree.render(scope)?))).collect::<Result<Vec<_>, _>>()?;
             let env = env
                 .iter()
                 .map(|(n, t)| Ok((n.to_string(), Value::Text(t.render_text(scope)?))))

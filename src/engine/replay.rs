@@ -76,7 +76,8 @@ impl Replay {
             Verb::Reduce { .. } | Verb::Once => {
                 let groups = self.groups(&planned)?;
                 let resolved = resolver.resolve_known(&groups.batch, groups.inputs, true)?;
-                let flow = StageFlow { batch: groups.batch, resolved, blocked: groups.blocked, possible: groups.possible };
+                let flow =
+                    StageFlow { batch: groups.batch, resolved, blocked: groups.blocked, possible: groups.possible };
                 sink(flow)
             }
             _ => {

@@ -134,8 +134,7 @@ impl Resolver {
             }
             _ => vec![None; batch.len()],
         };
-        let mut resolved =
-            Resolved { inputs, done: 0, out: empty(batch), failed: Vec::new(), due: Vec::new() };
+        let mut resolved = Resolved { inputs, done: 0, out: empty(batch), failed: Vec::new(), due: Vec::new() };
         let mut done = Vec::new();
         for (i, hit) in hits.into_iter().enumerate() {
             let i = i as u32;
@@ -256,9 +255,7 @@ fn running_sum(counts: &[u32]) -> Vec<u32> {
 pub fn rows_given(stage: &PlannedStage, parents: &Batch, counts: Option<&[u32]>, added: &Table) -> Batch {
     let ones;
     let batch = match (&stage.verb, counts) {
-        (Verb::Map, _) | (_, None) => {
-            Batch { items: parents.items.clone(), table: parents.table.join(added) }
-        }
+        (Verb::Map, _) | (_, None) => Batch { items: parents.items.clone(), table: parents.table.join(added) },
         (Verb::Filter, Some(counts)) => {
             let kept: Vec<u32> = (0..counts.len() as u32).filter(|&i| counts[i as usize] > 0).collect();
             parents.take(&kept)
@@ -272,9 +269,7 @@ pub fn rows_given(stage: &PlannedStage, parents: &Batch, counts: Option<&[u32]>,
         }
     };
     match &stage.keep {
-        Some(keep) => {
-            Batch { table: batch.table.select(|name| keep.iter().any(|k| k == name)), items: batch.items }
-        }
+        Some(keep) => Batch { table: batch.table.select(|name| keep.iter().any(|k| k == name)), items: batch.items },
         None => batch,
     }
 }

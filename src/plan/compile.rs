@@ -303,11 +303,7 @@ impl Compiler<'_> {
     }
 
     fn template_error(&self, what: &str, problem: impl std::fmt::Display) -> PlanError {
-        PlanError::Template {
-            stage: self.stage.name.clone(),
-            what: what.to_string(),
-            problem: problem.to_string(),
-        }
+        PlanError::Template { stage: self.stage.name.clone(), what: what.to_string(), problem: problem.to_string() }
     }
 
     fn run(&self, settings: &Settings, workers: usize, interpreters: &mut Interpreters) -> Result<Run, PlanError> {
@@ -365,17 +361,16 @@ impl Compiler<'_> {
 
     fn constant_cwd(&self, settings: &Settings) -> Result<PathBuf, PlanError> {
         match &settings.cwd {
-            Some(template) if !template.names().per_item() => {
-                Ok(self.workflow.dir.join(self.text("cwd", template)?))
-            }
+            Some(template) if !template.names().per_item() => Ok(self.workflow.dir.join(self.text("cwd", template)?)),
             _ => Ok(self.workflow.dir.clone()),
         }
     }
 
     fn python_env(&self, settings: &Settings, found: &mut Interpreters) -> Result<PythonEnv, PlanError> {
-        let init = settings.init.as_ref().map(|init| {
-            Ok((init.module.clone(), init.function.clone(), self.constants("init", &init.args)?))
-        });
+        let init = settings
+            .init
+            .as_ref()
+            .map(|init| Ok((init.module.clone(), init.function.clone(), self.constants("init", &init.args)?)));
         Ok(PythonEnv {
             interpreter: self.interpreter(&settings.interpreter, found)?,
             path: self.workflow.dir.clone(),
@@ -473,9 +468,8 @@ fn module_file(dir: &Path, module: &str) -> Option<PathBuf> {
 /// Where a program lies: as named if it has a slash, else on `path`.
 pub fn find_program(name: &str, dir: &Path, path: Option<&str>) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    let runs = |candidate: &PathBuf| {
-        candidate.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    };
+    let runs =
+        |candidate: &PathBuf| candidate.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
     if name.contains('/') {
         return Some(dir.join(name)).filter(runs);
     }

@@ -337,6 +337,14 @@ fn segment_of_outcomes(outcomes: &[Outcome]) -> Segment {
     }
 }
 
+/// The value that [`segment_of`] gave an item.
+fn y_of(hit: &Hit) -> f64 {
+    match hit.segment.added.columns()[0].value(hit.at as usize) {
+        Value::Float(value) => value,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn id_of(hit: &Hit) -> u32 {
     let at = hit.at as usize;
     let id = match hit.failure() {
@@ -528,4 +536,5 @@ fn tidy_keeps_what_flat_map_gave() {
     assert_eq!(given, expected);
 }
 
+mod old;
 mod processes;

@@ -263,12 +263,6 @@ impl TestEnv {
         let left: Vec<_> = fs::read_dir(self.root.path().join("tmp")).expect("tmp").flatten().collect();
         assert!(left.is_empty(), "stray files: {left:?}");
     }
-
-    /// Text with this test's folder, times, run ids and durations blanked.
-    pub fn normalise(&self, text: &str) -> String {
-        let text = text.replace(&*self.dir().to_string_lossy(), "DIR");
-        text.replace(&*self.root.path().to_string_lossy(), "ROOT")
-    }
 }
 
 impl Drop for TestEnv {

@@ -245,7 +245,9 @@ fn row(reader: &mut Reader, added: &mut TableBuilder) -> Result<(), BadResult> {
             Ok(Some(name)) => name,
             Ok(None) => break,
             Err(ReadError::Damaged(_)) => return Err(BadResult::Damaged),
-            Err(ReadError::Unkept(Unkept::Key)) => return Err(BadResult::Unkept("a column's name must be text".into())),
+            Err(ReadError::Unkept(Unkept::Key)) => {
+                return Err(BadResult::Unkept("a column's name must be text".into()));
+            }
             Err(ReadError::Unkept(why)) => return Err(BadResult::Unkept(format!("a column's name: {why}"))),
         };
         let column = added.cell(at, name);

@@ -36,8 +36,7 @@ impl Worker {
         slot.set_len(64 * 8).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let child = spawn(folder.path(), &capture, &slot, theirs.into(), env);
-        let mut worker =
-            Worker { child, socket: ours, buffer: FrameBuffer::default(), folder, slot, jobs: 0, seq: 0 };
+        let mut worker = Worker { child, socket: ours, buffer: FrameBuffer::default(), folder, slot, jobs: 0, seq: 0 };
         worker.send(&source_frame());
         worker
     }
@@ -61,13 +60,7 @@ impl Worker {
         let python = PythonEnv { interpreter: "python3".into(), path: self.folder.path().into(), init: None };
         Job {
             stage: "stage".into(),
-            work: Work::Python {
-                module: "m".into(),
-                function: function.into(),
-                call,
-                returns: None,
-                args: Vec::new(),
-            },
+            work: Work::Python { module: "m".into(), function: function.into(), call, returns: None, args: Vec::new() },
             shape,
             pool: PoolKey { threads: false, python: Some(python), env: Vec::new(), cwd: PathBuf::from(".") },
             workers: 1,
@@ -225,10 +218,7 @@ fn exceptions_fail_their_item_and_no_other() {
     assert_eq!(ended.rows().len(), 4);
     assert_eq!(
         ended.failed(),
-        [
-            (2, FailureKind::Exception, "ValueError: no".into()),
-            (3, FailureKind::Exception, "SystemExit: 3".into())
-        ]
+        [(2, FailureKind::Exception, "ValueError: no".into()), (3, FailureKind::Exception, "SystemExit: 3".into())]
     );
     let failure = &ended.parts.iter().flat_map(|p| &p.failed).next().unwrap().1;
     assert_eq!(failure.place, "m.py:6 in f");
