@@ -124,7 +124,12 @@ mod tests {
         let mut out = Vec::new();
         table.begin(&mut out, Style::PLAIN, None).expect("writes");
         tables().iter().for_each(|t| table.write(&mut out, t).expect("writes"));
-        insta::assert_snapshot!(String::from_utf8_lossy(&out), @"");
+        insta::assert_snapshot!(String::from_utf8_lossy(&out), @r#"
+        cell  area  tags
+        c1       7
+        c2\n
+              12.5  ["a"]
+        "#);
     }
 
     #[test]
@@ -152,7 +157,7 @@ mod tests {
         let mut out = Vec::new();
         tables().iter().for_each(|t| rows.write(&mut out, t).expect("writes"));
         rows.finish(&mut out).expect("writes");
-        insta::assert_snapshot!(String::from_utf8_lossy(&out), @"");
+        insta::assert_snapshot!(String::from_utf8_lossy(&out), @r#"[{"cell":"c1","area":7},{"cell":"c2\n"},{"area":12.5,"tags":["a"]}]"#);
         let mut none = Vec::new();
         JsonRows::default().finish(&mut none).expect("writes");
         assert_eq!(none, b"[]\n");
