@@ -4,8 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use crate::data::export::ExportError;
 use crate::engine::api::EngineError;
+use crate::plan::PlanError;
 use crate::report::{Style, Tint};
+use crate::spec::nearest;
+use crate::store::StoreError;
 
 use super::Exit;
 
@@ -106,7 +110,42 @@ impl From<io::Error> for CliError {
 
 impl From<EngineError> for CliError {
     fn from(error: EngineError) -> CliError {
+        let near = match &error {
+            EngineError::NoStage { name, stages } => did_you_mean(name, stages.iter().map(String::as_str)),
+            _ => None,
+        };
+        let hint = near.or_else(|| way_out(&error).map(str::to_string));
+        let error = match error {
+            EngineError::NoStage { .. } => CliError::usage(error),
+            other => CliError::failed(other),
+        };
+        error.maybe_hint(hint)
+    }
+}
+
+impl From<ExportError> for CliError {
+    fn from(error: ExportError) -> CliError {
         CliError::failed(error)
+    }
+}
+
+/// What to do about an error of the engine.
+fn way_out(error: &EngineError) -> Option<&'static str> {
+    match error {
+        EngineError::NoState => Some("`bpp-flow run` makes results"),
+        EngineError::Plan(PlanError::NoInterpreter { .. }) => {
+            Some("activate a virtual environment, or set `interpreter:` in the workflow")
+        }
+        EngineError::Store(StoreError::Locked(_)) => {
+            Some("`bpp-flow status` shows how far it is; wait for it, or choose another state with --state DIR")
+        }
+        EngineError::Store(StoreError::NetworkFileSystem { .. }) => {
+            Some("choose a local folder with --state DIR, BPP_FLOW_STATE or `state:`; --state-on-network-fs insists")
+        }
+        EngineError::Store(StoreError::Newer { .. }) => {
+            Some("use a newer bpp-flow, or choose another state with --state DIR")
+        }
+        _ => None,
     }
 }
 
@@ -120,9 +159,7 @@ pub(super) struct Context {
 
 /// The nearest of some names, as a question.
 pub(super) fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let scored = names.into_iter().map(|name| (strsim::jaro_winkler(wrong, name), name));
-    let best = scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(format!("did you mean `{}`?", best.1))
+    nearest(wrong, names).map(|name| format!("did you mean `{name}`?"))
 }
 
 #[cfg(test)]
@@ -149,6 +186,20 @@ mod tests {
             CliError::failed(Context { doing: "cannot hand on rows".into(), source: source.into() }).is_broken_pipe()
         );
         assert!(CliError::from(io::Error::from(io::ErrorKind::BrokenPipe)).is_broken_pipe());
+    }
+
+    #[test]
+    fn the_engines_errors_have_ways_out() {
+        let stages = vec!["measure".to_string(), "ratio".to_string()];
+        let error = CliError::from(EngineError::NoStage { name: "measrue".into(), stages });
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(error.render(Style::PLAIN).ends_with("hint: did you mean `measure`?\n"));
+        let network = StoreError::NetworkFileSystem { dir: "/n".into(), kind: "nfs" };
+        let error = CliError::from(EngineError::from(network));
+        assert_eq!(error.exit(), Exit::Failed);
+        let text = error.render(Style::PLAIN);
+        assert!(text.contains("--state DIR") && text.contains("--state-on-network-fs"), "{text}");
+        assert!(!text.contains("caused by"), "a transparent error is told once: {text}");
     }
 
     #[test]

@@ -1,35 +1,49 @@
 //! Where rows are printed to: standard output, or a file that is there whole or not at all.
 
-use std::io;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use super::error::{CliError, Context};
 use crate::data::export::{Sink, WholeFile};
 
+use super::error::{CliError, Context};
+
+/// Bytes that are written together.
+const BUFFER: usize = 1 << 16;
+
 /// A place for rows.
-pub(super) struct Output(Option<(WholeFile, PathBuf)>);
+pub(super) enum Output {
+    Stdout,
+    File(WholeFile, PathBuf),
+}
 
 impl Output {
     /// A file, or standard output where none is named.
     pub(super) fn open(path: Option<&Path>) -> Result<Output, CliError> {
-        let Some(path) = path else { return Ok(Output(None)) };
-        let file = WholeFile::create(path).map_err(|error| unwritable(path, error))?;
-        Ok(Output(Some((file, path.to_path_buf()))))
-    }
-
-    /// Where to write.
-    pub(super) fn sink(&self) -> Result<Sink, CliError> {
-        match &self.0 {
-            None => Ok(Box::new(io::stdout())),
-            Some((file, path)) => file.sink().map_err(|error| unwritable(path, error)),
+        match path {
+            None => Ok(Output::Stdout),
+            Some(path) => match WholeFile::create(path) {
+                Ok(file) => Ok(Output::File(file, path.to_path_buf())),
+                Err(error) => Err(unwritable(path, error)),
+            },
         }
     }
 
-    /// Everything was written: the file appears.
+    /// Where to write; to be flushed before [`Output::finish`].
+    pub(super) fn sink(&self) -> Result<Sink, CliError> {
+        match self {
+            Output::Stdout => Ok(Box::new(BufWriter::with_capacity(BUFFER, io::stdout()))),
+            Output::File(file, path) => {
+                let sink = file.sink().map_err(|error| unwritable(path, error))?;
+                Ok(Box::new(BufWriter::with_capacity(BUFFER, sink)))
+            }
+        }
+    }
+
+    /// Everything was written and flushed: the file appears.
     pub(super) fn finish(self) -> Result<(), CliError> {
-        match self.0 {
-            None => Ok(()),
-            Some((file, path)) => file.commit().map_err(|error| unwritable(&path, error)),
+        match self {
+            Output::Stdout => Ok(()),
+            Output::File(file, path) => file.commit().map_err(|error| unwritable(&path, error)),
         }
     }
 }

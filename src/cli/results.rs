@@ -1,6 +1,6 @@
 //! `results`: the rows of a stage.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -146,6 +146,10 @@ impl Rows<'_> {
         Ok(api::results(&self.loaded.flow, stage, *failed, self.limit, &mut pass)?)
     }
 
+    fn output(&self) -> Result<Output, CliError> {
+        Output::open(self.args.output.as_deref())
+    }
+
     /// Refuses columns that no row has; a pass of its own, where columns are asked for.
     fn check_columns(&self) -> Result<(), CliError> {
         let Some(columns) = &self.args.columns else { return Ok(()) };
@@ -192,25 +196,23 @@ fn table(rows: &Rows<'_>, style: Style, width: Option<usize>) -> Result<(), CliE
         printer.observe(table);
         Ok(())
     })?;
-    let out = Output::open(rows.args.output.as_deref())?;
-    let mut sink = BufWriter::new(out.sink()?);
+    let output = rows.output()?;
+    let mut sink = output.sink()?;
     printer.begin(&mut sink, style, width)?;
     rows.each(&mut |table| Ok(printer.write(&mut sink, table)?))?;
     sink.flush()?;
-    drop(sink);
-    out.finish()
+    output.finish()
 }
 
 fn json(rows: &Rows<'_>) -> Result<(), CliError> {
     rows.check_columns()?;
-    let out = Output::open(rows.args.output.as_deref())?;
-    let mut sink = BufWriter::new(out.sink()?);
+    let output = rows.output()?;
+    let mut sink = output.sink()?;
     let mut printer = JsonRows::default();
     rows.each(&mut |table| Ok(printer.write(&mut sink, table)?))?;
     printer.finish(&mut sink)?;
     sink.flush()?;
-    drop(sink);
-    out.finish()
+    output.finish()
 }
 
 /// Twice over the rows: once for the columns' types, once to write them.
@@ -222,11 +224,11 @@ fn export(rows: &Rows<'_>, format: ExportFormat) -> Result<(), CliError> {
         Ok(())
     })?;
     let schema = schema.finish(format)?;
-    let out = Output::open(rows.args.output.as_deref())?;
-    let mut writer = Writer::new(format, &schema, out.sink()?)?;
+    let output = rows.output()?;
+    let mut writer = Writer::new(format, &schema, output.sink()?)?;
     rows.each(&mut |table| Ok(writer.write(table)?))?;
     writer.finish()?;
-    out.finish()
+    output.finish()
 }
 
 #[cfg(test)]

@@ -59,12 +59,27 @@ mod tests {
     #[test]
     fn runs_are_a_table() {
         let runs = [record(RunState::Failures), record(RunState::Running)];
-        insta::assert_snapshot!(table(&runs, &TimeZone::UTC, Style::PLAIN, None), @"");
+        insta::assert_snapshot!(table(&runs, &TimeZone::UTC, Style::PLAIN, None), @r"
+        run                   started              time  state                    done  failed  command
+        20260102-030405-abcd  2026-01-02 03:04:05   20s  finished with failures  1,200       3  bpp-flow run pipeline.yaml
+        20260102-030405-abcd  2026-01-02 03:04:05   20s  running                 1,200       3  bpp-flow run pipeline.yaml
+        ");
     }
 
     #[test]
     fn one_run_in_detail() {
-        insta::assert_snapshot!(details(&record(RunState::Failures), &TimeZone::UTC, Style::PLAIN, None), @"");
+        insta::assert_snapshot!(details(&record(RunState::Failures), &TimeZone::UTC, Style::PLAIN, None), @r"
+        run 20260102-030405-abcd finished with failures after 20s
+        stage     total   done  failed  blocked  due  running
+        measure   2,000  1,200       3        0  793        4
+        ratio    1,100+  1,100       0        3    0        0
+
+        command  bpp-flow run pipeline.yaml
+        started  2026-01-02 03:04:05
+        ended    2026-01-02 03:04:25
+        process  4711 on node7
+        version  measure 0123456789abcdef
+        ");
     }
 
     #[test]

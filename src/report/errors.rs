@@ -110,14 +110,26 @@ pub(super) mod tests {
 
     #[test]
     fn groups_are_a_table() {
-        insta::assert_snapshot!(table(&groups(), Style::PLAIN, None), @"");
+        insta::assert_snapshot!(table(&groups(), Style::PLAIN, None), @r"
+        stage    kind       count  cause                                                 items
+        measure  exception  1,204  ValueError: no such cell (features.py:12 in measure)  17, 'a b', 203, …
+        measure  timeout        1  over #s                                               99
+        ");
     }
 
     #[test]
     fn groups_are_a_list_with_commands_to_paste() {
         let invocation = Invocation { file: "my flow.yaml".into(), options: vec!["--state".into(), "s".into()] };
         let text = list(&groups(), Style::PLAIN) + &next_steps(&groups(), &invocation);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        1,205 items failed:
+          measure  exception  ValueError: no such cell (features.py:12 in measure)
+            1,204 items: 17, 'a b', 203, …
+          measure  timeout  over #s
+            1 item: 99
+        look at one:  bpp-flow errors 'my flow.yaml' --state s --item 17
+        run again:    bpp-flow retry --failed 'my flow.yaml' --state s
+        ");
     }
 
     #[test]
@@ -130,8 +142,21 @@ pub(super) mod tests {
             ..Failure::new(FailureKind::Exception, "ValueError: no")
         };
         let item = FailedItem { stage: "measure".into(), key: "17".into(), failure, attempts: 2, micros: 1_500_000 };
-        insta::assert_snapshot!(story(&item, Style::PLAIN), @"");
+        insta::assert_snapshot!(story(&item, Style::PLAIN), @r#"
+        measure  17  exception after 1.5s (2 attempts)
+
+        -- traceback --
+        Traceback (most recent call last):
+          File "features.py", line 12, in measure
+        ValueError: no
+
+        -- output --
+        reading cell 17
+        "#);
         let bare = FailedItem { failure: Failure::new(FailureKind::Timeout, "over 30s"), attempts: 1, ..item };
-        insta::assert_snapshot!(story(&bare, Style::PLAIN), @"");
+        insta::assert_snapshot!(story(&bare, Style::PLAIN), @r"
+        measure  17  timeout after 1.5s (1 attempt)
+        over 30s
+        ");
     }
 }

@@ -114,7 +114,18 @@ mod tests {
     fn a_plan_tells_how_much_and_why() {
         let mut summary = stage("summary", "reduce", "measure", "python features:summary");
         (summary.total, summary.total_known, summary.possible) = (0, false, 3);
-        insta::assert_snapshot!(render(&[measure(), summary], Style::PLAIN, None), @"");
+        insta::assert_snapshot!(render(&[measure(), summary], Style::PLAIN, None), @r"
+        stage    from     does                             total   done  due  possible  blocked  failed
+        measure  cells    map: python features:measure     2,000  1,988   12         0        0       0
+        summary  measure  reduce: python features:summary      ?      0    0         3        0       0
+
+        measure
+          function measure in features.py changed
+           2  input changed  c7, c9
+          10  new            'c 1', c2, c3, …
+
+        12 items to run, up to 3 more behind them
+        ");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use crate::data::value::float_text;
 use crate::data::{Table, Value};
 
 use super::grid::{Cell, Layout};
@@ -52,12 +53,34 @@ impl RowTable {
 
 fn cell(value: &Value) -> Cell {
     match value {
-        Value::Int(_) | Value::BigInt(_) | Value::Float(_) => Cell::number(value.to_string()),
+        Value::Int(_) | Value::BigInt(_) => Cell::number(value.to_string()),
+        Value::Float(v) => Cell::number(short_float(*v)),
         other => Cell::text(other.to_string()),
     }
 }
 
-/// Rows as objects of one JSON array, an object a line.
+/// A float with about six significant digits.
+fn short_float(v: f64) -> String {
+    let size = v.abs();
+    if size != 0.0 && v.is_finite() && !(1e-4..1e15).contains(&size) {
+        let text = format!("{v:.5e}");
+        let (mantissa, power) = text.split_once('e').unwrap_or((&text, "0"));
+        return format!("{}e{power}", trim(mantissa));
+    }
+    if !v.is_finite() || size == 0.0 {
+        return float_text(v);
+    }
+    let whole = size.log10().floor() as i32 + 1;
+    trim(&format!("{v:.*}", (6 - whole).max(1) as usize)).to_string()
+}
+
+/// A decimal without needless zeros; one decimal stays.
+fn trim(text: &str) -> &str {
+    let cut = text.trim_end_matches('0');
+    if cut.ends_with('.') { &text[..cut.len() + 1] } else { cut }
+}
+
+/// Rows as objects of one JSON array, on one line.
 #[derive(Debug, Default)]
 pub struct JsonRows {
     begun: bool,
@@ -67,7 +90,7 @@ impl JsonRows {
     /// Writes the rows of a batch.
     pub fn write(&mut self, out: &mut dyn Write, table: &Table) -> io::Result<()> {
         for row in 0..table.rows() {
-            out.write_all(if self.begun { b",\n" } else { b"[\n" })?;
+            out.write_all(if self.begun { b"," } else { b"[" })?;
             self.begun = true;
             let fields = table.row(row).into_iter().map(|(name, value)| (name, value.to_json()));
             serde_json::to_writer(&mut *out, &fields.collect::<serde_json::Map<_, _>>())?;
@@ -77,7 +100,7 @@ impl JsonRows {
 
     /// Writes the end.
     pub fn finish(self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(if self.begun { b"\n]\n" } else { b"[]\n" })
+        out.write_all(if self.begun { b"]\n" } else { b"[]\n" })
     }
 }
 
@@ -101,7 +124,31 @@ mod tests {
         let mut out = Vec::new();
         table.begin(&mut out, Style::PLAIN, None).expect("writes");
         tables().iter().for_each(|t| table.write(&mut out, t).expect("writes"));
-        insta::assert_snapshot!(String::from_utf8_lossy(&out), @"");
+        insta::assert_snapshot!(String::from_utf8_lossy(&out), @r#"
+        cell  area  tags
+        c1       7
+        c2\n
+              12.5  ["a"]
+        "#);
+    }
+
+    #[test]
+    fn floats_are_short() {
+        let cases = [
+            (1.0, "1.0"),
+            (0.1 + 0.2, "0.3"),
+            (std::f64::consts::PI, "3.14159"),
+            (1234567.891, "1234567.9"),
+            (0.000123456789, "0.000123457"),
+            (1.5e-9, "1.5e-9"),
+            (-2e300, "-2.0e300"),
+            (0.0, "0.0"),
+            (f64::NAN, "nan"),
+            (f64::NEG_INFINITY, "-inf"),
+        ];
+        for (v, text) in cases {
+            assert_eq!(short_float(v), text);
+        }
     }
 
     #[test]
@@ -110,7 +157,7 @@ mod tests {
         let mut out = Vec::new();
         tables().iter().for_each(|t| rows.write(&mut out, t).expect("writes"));
         rows.finish(&mut out).expect("writes");
-        insta::assert_snapshot!(String::from_utf8_lossy(&out), @"");
+        insta::assert_snapshot!(String::from_utf8_lossy(&out), @r#"[{"cell":"c1","area":7},{"cell":"c2\n"},{"area":12.5,"tags":["a"]}]"#);
         let mut none = Vec::new();
         JsonRows::default().finish(&mut none).expect("writes");
         assert_eq!(none, b"[]\n");

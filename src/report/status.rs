@@ -88,13 +88,24 @@ pub(super) mod tests {
 
     #[test]
     fn a_run_that_is_going() {
-        insta::assert_snapshot!(render(&record(RunState::Running), Style::PLAIN, None), @"");
+        insta::assert_snapshot!(render(&record(RunState::Running), Style::PLAIN, None), @r"
+        run 20260102-030405-abcd running for 20s (process 4711 on node7)
+        stage     total   done  failed  blocked  due  running   rate  left
+        measure   2,000  1,200       3        0  793        4  210/s    4s
+        ratio    1,100+  1,100       0        3    0        0
+        ");
     }
 
     #[test]
     fn a_run_that_was_stopped() {
         let mut stopped = record(RunState::Stopped);
         stopped.reason = Some("3 failures, max_failures is 2".into());
-        insta::assert_snapshot!(render(&stopped, Style::PLAIN, None), @"");
+        insta::assert_snapshot!(render(&stopped, Style::PLAIN, None), @r"
+        run 20260102-030405-abcd stopped after 20s
+        3 failures, max_failures is 2
+        stage     total   done  failed  blocked  due  running
+        measure   2,000  1,200       3        0  793        4
+        ratio    1,100+  1,100       0        3    0        0
+        ");
     }
 }

@@ -122,7 +122,13 @@ mod tests {
 
     #[test]
     fn a_run_without_failures() {
-        insta::assert_snapshot!(text(&summary(RunState::Finished), false), @"");
+        insta::assert_snapshot!(text(&summary(RunState::Finished), false), @r"
+        run 20260102-030405-abcd finished in 1m 20s
+        stage      ran  cached  failed  blocked  time
+        measure  1,200     800       0        0   12s
+        ratio    2,000       0       0        0   12s
+        wrote out/ratio.parquet
+        ");
         assert_eq!(text(&summary(RunState::Finished), true), "");
     }
 
@@ -132,8 +138,33 @@ mod tests {
         failed.stages = vec![stage("measure", 2000, 0, 1205, 0), stage("ratio", 795, 0, 0, 1205)];
         failed.stages[1].missing = 1205;
         failed.failures = groups();
-        insta::assert_snapshot!(text(&failed, false), @"");
-        insta::assert_snapshot!(text(&failed, true), @"");
+        insta::assert_snapshot!(text(&failed, false), @r"
+        run 20260102-030405-abcd finished with failures in 1m 20s
+        stage      ran  cached  failed  blocked  time
+        measure  2,000       0   1,205        0   12s
+        ratio      795       0       0    1,205   12s
+        wrote out/ratio.parquet
+        ratio did without 1,205 missing rows
+
+        1,205 items failed:
+          measure  exception  ValueError: no such cell (features.py:12 in measure)
+            1,204 items: 17, 'a b', 203, …
+          measure  timeout  over #s
+            1 item: 99
+        look at one:  bpp-flow errors pipeline.yaml --item 17
+        run again:    bpp-flow retry --failed pipeline.yaml
+        ");
+        insta::assert_snapshot!(text(&failed, true), @r"
+        ratio did without 1,205 missing rows
+
+        1,205 items failed:
+          measure  exception  ValueError: no such cell (features.py:12 in measure)
+            1,204 items: 17, 'a b', 203, …
+          measure  timeout  over #s
+            1 item: 99
+        look at one:  bpp-flow errors pipeline.yaml --item 17
+        run again:    bpp-flow retry --failed pipeline.yaml
+        ");
     }
 
     #[test]
@@ -152,6 +183,12 @@ mod tests {
         let mut interrupted = summary(RunState::Interrupted);
         interrupted.reason = Some("SIGINT".into());
         interrupted.outputs.clear();
-        insta::assert_snapshot!(text(&interrupted, false), @"");
+        insta::assert_snapshot!(text(&interrupted, false), @r"
+        run 20260102-030405-abcd interrupted in 1m 20s: SIGINT
+        stage      ran  cached  failed  blocked  time
+        measure  1,200     800       0        0   12s
+        ratio    2,000       0       0        0   12s
+        go on:        bpp-flow run pipeline.yaml
+        ");
     }
 }

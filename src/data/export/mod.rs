@@ -1,8 +1,8 @@
-//! Tables written as files: csv, tsv, jsonl, parquet, arrow, and tables for people.
+//! Tables written as files: csv, tsv, jsonl, parquet, arrow.
 //!
 //! Two passes over the same tables. The first unites the columns' types: [`Schema::observe`] each table, then
-//! [`Schema::finish`], which tells every clash (`csv` and the typed formats need one type a column; `jsonl` and
-//! `table` hold cells as they are). The second writes: [`Writer::new`], [`Writer::write`] each table,
+//! [`Schema::finish`], which tells every clash (`csv` and the typed formats need one type a column; `jsonl`
+//! holds cells as they are). The second writes: [`Writer::new`], [`Writer::write`] each table,
 //! [`Writer::finish`]. [`WholeFile`] makes the file appear whole or not at all.
 //!
 //! | cell | csv, tsv | jsonl | parquet, arrow |
@@ -16,7 +16,6 @@
 //! | list, mapping | JSON | JSON | List, Struct with the union of the keys |
 
 mod arrays;
-mod people;
 mod schema;
 mod text;
 mod whole_file;
@@ -72,8 +71,6 @@ pub enum ExportFormat {
     Jsonl,
     Parquet,
     Arrow,
-    /// For people.
-    Table,
 }
 
 impl From<Format> for ExportFormat {
@@ -90,13 +87,12 @@ impl From<Format> for ExportFormat {
 
 impl ExportFormat {
     /// The formats' names, as the command line takes them.
-    pub const NAMES: [(&'static str, ExportFormat); 6] = [
+    pub const NAMES: [(&'static str, ExportFormat); 5] = [
         ("csv", ExportFormat::Csv),
         ("tsv", ExportFormat::Tsv),
         ("jsonl", ExportFormat::Jsonl),
         ("parquet", ExportFormat::Parquet),
         ("arrow", ExportFormat::Arrow),
-        ("table", ExportFormat::Table),
     ];
 
     /// The format of that name.
@@ -109,14 +105,13 @@ impl ExportFormat {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "ndjson" => Some(ExportFormat::Jsonl),
             "feather" | "ipc" => Some(ExportFormat::Arrow),
-            "table" => None,
             ending => ExportFormat::named(ending),
         }
     }
 
     /// Whether a column must have one type.
     fn needs_types(self) -> bool {
-        !matches!(self, ExportFormat::Jsonl | ExportFormat::Table)
+        self != ExportFormat::Jsonl
     }
 
     /// Whether cells become Arrow arrays.
@@ -139,7 +134,6 @@ enum Form {
     Jsonl(text::JsonlWriter),
     Parquet(Box<ArrowWriter<Sink>>),
     Arrow(Box<FileWriter<BufWriter<Sink>>>),
-    Table(people::TableWriter),
 }
 
 impl Writer {
@@ -162,7 +156,6 @@ impl Writer {
                 let sink = BufWriter::with_capacity(1 << 20, sink);
                 Form::Arrow(Box::new(FileWriter::try_new_with_options(sink, &schema.arrow(), options)?))
             }
-            ExportFormat::Table => Form::Table(people::TableWriter::new(schema, sink)),
         };
         Ok(Writer { schema: schema.clone(), form })
     }
@@ -174,7 +167,6 @@ impl Writer {
             Form::Jsonl(writer) => writer.write(table)?,
             Form::Parquet(writer) => writer.write(&record_batch(&self.schema, table)?)?,
             Form::Arrow(writer) => writer.write(&record_batch(&self.schema, table)?)?,
-            Form::Table(writer) => writer.write(table)?,
         }
         Ok(())
     }
@@ -189,7 +181,6 @@ impl Writer {
                 writer.finish()?;
                 writer.get_mut().flush()?;
             }
-            Form::Table(writer) => writer.finish()?,
         }
         Ok(())
     }

@@ -79,23 +79,6 @@ fn jsonl_has_all_columns_in_all_lines() {
 }
 
 #[test]
-fn tables_for_people() {
-    let table = Table::from_rows([
-        vec![("name".to_string(), Value::Text("a".into())), ("x".into(), Value::Float(1.0 / 3.0))],
-        vec![("name".into(), Value::Null), ("x".into(), Value::Int(12))],
-    ]);
-    let expected = "\
-┌──────┬──────────┐
-│ name ┆        x │
-╞══════╪══════════╡
-│ a    ┆ 0.333333 │
-│      ┆       12 │
-└──────┴──────────┘
-";
-    assert_eq!(text(ExportFormat::Table, &[table]), expected);
-}
-
-#[test]
 fn clashes_are_told_with_rows_and_the_way_out() {
     assert_eq!(
         clash([Value::Null, Value::Int(1), Value::Text("a".into())]),

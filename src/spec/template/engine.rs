@@ -236,6 +236,9 @@ fn syntax_error(source: &str, error: &Error) -> TemplateError {
         };
     }
     let at = error.range().filter(|r| r.end <= source.len() && r.start < r.end).unwrap_or(0..source.len());
+    let boundary = |i: &usize| source.is_char_boundary(*i);
+    let start = (0..=at.start).rev().find(boundary).unwrap_or(0);
+    let at = start..(at.end..source.len()).find(boundary).unwrap_or(source.len());
     TemplateError { message: format!("not a valid expression: {}", plain_words(&message)), help: None, at }
 }
 
