@@ -118,6 +118,9 @@ impl Store {
     /// Writes all of it, in this order, or nothing. When this returns it is on the disk. After an error this store
     /// takes no more writes; what was written before is safe.
     pub fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
+        if self.inner.spent.load(Ordering::Acquire) {
+            return Err(StoreError::Spent);
+        }
         let encoded = {
             let transaction = self.begin_read()?;
             let digests = table(&transaction, db::BATCH_DIGESTS)?;
