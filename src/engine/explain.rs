@@ -259,7 +259,8 @@ impl Survey {
         let tally = &mut self.stages[stage];
         tally.report.done += resolved.done;
         tally.report.failed += resolved.failed.len() as u64;
-        tally.report.due += resolved.due.len() as u64;
+        let covered = |i: u32| self.selection.covers(&batch.items, i as usize);
+        tally.report.due += resolved.due.iter().filter(|(i, _)| covered(*i)).count() as u64;
         if resolved.due.is_empty() {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::EngineError;
 use super::api::{Flow, RunOptions, Signal};
@@ -127,9 +127,10 @@ fn dispatch(
         inbox: to_inbox.clone(),
         writer: to_writer.clone(),
     };
+    let (end_writing, end) = bounded(0);
     let writing = std::thread::spawn({
         let (store, told) = (replay.store.clone(), to_inbox.clone());
-        move || writer::run(&store, &entries, &told)
+        move || writer::run(&store, &entries, &end, &told)
     });
     for write in books.opening_writes() {
         let _ = to_writer.send(Entry { write, receipt: None, permit: None });
@@ -152,7 +153,7 @@ fn dispatch(
     let end = dispatcher.run();
     let stages = std::mem::take(&mut dispatcher.stages);
     drop(dispatcher);
-    drop(crew);
+    drop(end_writing);
     let _ = writing.join();
     Ok((end, stages))
 }

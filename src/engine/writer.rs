@@ -39,9 +39,10 @@ pub struct Committed {
 /// At most this many entries a commit, so that one commit stays short.
 const ENTRIES_A_COMMIT: usize = 256;
 
-/// Commits until the channel ends; tells the dispatcher after each commit.
-pub fn run(store: &Store, entries: &Receiver<Entry>, told: &Sender<Message>) {
-    while let Ok(first) = entries.recv() {
+/// Commits until `end` says so and nothing is left; tells the dispatcher after each commit. (The channel's own end
+/// would not do: a thread that reads a source may wait for input for ever.)
+pub fn run(store: &Store, entries: &Receiver<Entry>, end: &Receiver<()>, told: &Sender<Message>) {
+    while let Some(first) = next(entries, end) {
         let mut writes = Vec::new();
         let mut receipts = Vec::new();
         let mut permits = Vec::new();
@@ -59,5 +60,12 @@ pub fn run(store: &Store, entries: &Receiver<Entry>, told: &Sender<Message>) {
         if told.send(message).is_err() || failed {
             return;
         }
+    }
+}
+
+fn next(entries: &Receiver<Entry>, end: &Receiver<()>) -> Option<Entry> {
+    crossbeam_channel::select! {
+        recv(entries) -> entry => entry.ok(),
+        recv(end) -> _ => entries.try_recv().ok(),
     }
 }

@@ -83,7 +83,10 @@ impl Dispatcher<'_> {
             match run.gate {
                 Gate::Waiting => self.try_gate(index),
                 Gate::Open | Gate::Shut if run.open_inputs == 0 && run.is_idle() => self.settled(index),
-                Gate::Open | Gate::Shut => {}
+                Gate::Open | Gate::Shut => {
+                    let run = &mut self.stages[index];
+                    run.counts.total_known = run.open_inputs == 0 && run.sent == run.taken;
+                }
             }
         }
     }
