@@ -215,9 +215,9 @@ impl Worker {
         self.strikes += 1;
         self.rows = None;
         if let Some(mut process) = self.process.take() {
-            // Its own end is what matters.
-            let _ = process.keeper.end();
-            ending::kill_group(process.slot.group());
+            if !process.keeper.end().is_ok_and(|status| status.success()) {
+                ending::kill_group(process.slot.group());
+            }
         }
         if let Some(hand) = self.hand.take() {
             match &broken {
