@@ -102,6 +102,13 @@ impl Lab {
         format!("bpp-test-{}", self.bench.dir.path().display())
     }
 
+    /// The process that an item started, in a session of its own.
+    fn sleep(&self) -> Option<i32> {
+        let name = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let found = processes_with(&self.marker()).into_iter().find(|pid| name(pid).trim() == "sleep");
+        found.map(|pid| pid as i32)
+    }
+
     fn assert_nothing_runs(&self) {
         assert_eq!(processes_with(&self.marker()), Vec::<u32>::new());
     }
@@ -319,8 +326,7 @@ fn stop_leaves_nothing_whatever_was_started() {
     let mut lab = Lab::new(1);
     let job = Arc::new(lab.job("odd", 1, false, None));
     lab.bench.submit(&job, doing(1, &[(0, "sleep")]));
-    // The worker and, in a session of its own, what it started.
-    until("the sleep", || processes_with(&lab.marker()).len() == 2);
+    until("the sleep", || lab.sleep().is_some());
     lab.bench.executor.stop();
     lab.assert_nothing_runs();
     assert!(lab.bench.reports.try_iter().any(|r| matches!(r, Report::End { unfinished, .. } if unfinished == [0])));
@@ -347,23 +353,20 @@ fn a_keeper_that_is_killed_takes_its_worker_along_and_is_replaced() {
     let mut lab = Lab::new(1);
     let job = Arc::new(lab.job("odd", 1, false, None));
     let id = lab.bench.submit(&job, doing(1, &[(0, "sleep")]));
-    until("the sleep", || processes_with(&lab.marker()).len() == 2);
-    let parent = |pid: u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse::<i32>().unwrap()
-    };
-    let worker = *processes_with(&lab.marker()).iter().min().unwrap();
-    // SAFETY: a signal to the worker's keeper, which this test started.
-    unsafe { libc::kill(parent(worker), libc::SIGKILL) };
+    until("the sleep", || lab.sleep().is_some());
+    let sleep = lab.sleep().unwrap();
+    let keeper = parent(parent(sleep));
+    // SAFETY: a signal to the keeper of the worker of the sleep, all of them this test's.
+    unsafe { libc::kill(keeper, libc::SIGKILL) };
     let ended = lab.bench.read(|t, _| t.get(&id).is_some_and(|t| t.over));
     assert_eq!((&ended[&id].unfinished[..], ended[&id].failed.len()), (&[0][..], 0), "nobody is blamed");
     assert_eq!(lab.bench.run(&job, doing(2, &[])).rows.len(), 2);
     // What the worker had started in a session of its own is the stated limit; it is this test's to end.
-    for pid in processes_with(&lab.marker()) {
-        let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if command.trim() == "sleep" {
-            // SAFETY: as above.
-            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
-        }
-    }
+    // SAFETY: as above.
+    unsafe { libc::kill(sleep, libc::SIGKILL) };
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
