@@ -214,9 +214,9 @@ impl Worker {
     fn mourn(&mut self, broken: Option<String>) {
         self.strikes += 1;
         self.rows = None;
-        if let Some(mut process) = self.process.take() {
-            // Its own end is what matters.
-            let _ = process.keeper.end();
+        if let Some(mut process) = self.process.take()
+            && !process.keeper.end().is_ok_and(|status| status.success())
+        {
             ending::kill_group(process.slot.group());
         }
         if let Some(hand) = self.hand.take() {

@@ -123,9 +123,8 @@ impl Process {
 
     /// Ends the process if it still runs, with all that it started; returns when that is gone.
     pub(super) fn end(&mut self) {
-        // How the keeper ended does not matter any more.
-        let _ = self.keeper.end();
-        if let Some(pid) = self.pid.take() {
+        let kept = self.keeper.end().is_ok_and(|status| status.success());
+        if let Some(pid) = self.pid.take().filter(|_| !kept) {
             ending::kill_group(pid);
         }
     }

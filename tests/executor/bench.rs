@@ -34,10 +34,15 @@ pub struct Ended {
 
 impl Bench {
     pub fn new(limit: usize) -> Bench {
+        Bench::with_terminal(limit, false)
+    }
+
+    /// With workers that share this process's standard streams, or without.
+    pub fn with_terminal(limit: usize, terminal: bool) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let (sender, reports) = crossbeam_channel::unbounded();
         let program = Path::new(env!("CARGO_BIN_EXE_bpp-flow"));
-        let executor = LocalExecutor::with_program(program, limit, sender, dir.path(), false);
+        let executor = LocalExecutor::with_program(program, limit, sender, dir.path(), terminal);
         Bench { executor, reports, dir, next: 0 }
     }
 

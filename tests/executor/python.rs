@@ -67,7 +67,10 @@ struct Lab {
 
 impl Lab {
     fn new(limit: usize) -> Lab {
-        let bench = Bench::new(limit);
+        Lab::with(Bench::new(limit))
+    }
+
+    fn with(bench: Bench) -> Lab {
         std::fs::write(bench.dir.path().join("functions.py"), FUNCTIONS).unwrap();
         Lab { bench }
     }
@@ -97,6 +100,13 @@ impl Lab {
 
     fn marker(&self) -> String {
         format!("bpp-test-{}", self.bench.dir.path().display())
+    }
+
+    /// The process that an item started, in a session of its own.
+    fn sleep(&self) -> Option<i32> {
+        let name = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let found = processes_with(&self.marker()).into_iter().find(|pid| name(pid).trim() == "sleep");
+        found.map(|pid| pid as i32)
     }
 
     fn assert_nothing_runs(&self) {
@@ -316,12 +326,47 @@ fn stop_leaves_nothing_whatever_was_started() {
     let mut lab = Lab::new(1);
     let job = Arc::new(lab.job("odd", 1, false, None));
     lab.bench.submit(&job, doing(1, &[(0, "sleep")]));
-    // The worker and, in a session of its own, what it started.
-    until("the sleep", || processes_with(&lab.marker()).len() == 2);
+    until("the sleep", || lab.sleep().is_some());
     lab.bench.executor.stop();
     lab.assert_nothing_runs();
     assert!(lab.bench.reports.try_iter().any(|r| matches!(r, Report::End { unfinished, .. } if unfinished == [0])));
     let files = std::fs::read_dir(lab.bench.dir.path()).unwrap().flatten().map(|e| e.file_name());
     let files: Vec<_> = files.filter(|name| name != "functions.py" && name != "__pycache__").collect();
     assert!(files.is_empty(), "{files:?}");
+}
+
+#[test]
+fn workers_in_the_terminal_are_ended_without_harm_to_its_other_processes() {
+    let mut lab = Lab::with(Bench::with_terminal(1, true));
+    let job = Arc::new(lab.job("odd", 1, false, Some(Duration::from_millis(500))));
+    let ended = lab.bench.run(&job, doing(4, &[(1, "sleep")]));
+    assert_eq!(ended.failed[&1].message, "over 500ms");
+    let ended = lab.bench.run(&job, doing(2, &[(0, "abort")]));
+    assert_eq!(ended.failed[&0].message, "killed by signal 6 (SIGABRT)");
+    lab.bench.submit(&job, doing(1, &[(0, "sleep")]));
+    lab.bench.executor.stop();
+    lab.assert_nothing_runs();
+}
+
+#[test]
+fn a_keeper_that_is_killed_takes_its_worker_along_and_is_replaced() {
+    let mut lab = Lab::new(1);
+    let job = Arc::new(lab.job("odd", 1, false, None));
+    let id = lab.bench.submit(&job, doing(1, &[(0, "sleep")]));
+    until("the sleep", || lab.sleep().is_some());
+    let sleep = lab.sleep().unwrap();
+    let keeper = parent(parent(sleep));
+    // SAFETY: a signal to the keeper of the worker of the sleep, all of them this test's.
+    unsafe { libc::kill(keeper, libc::SIGKILL) };
+    let ended = lab.bench.read(|t, _| t.get(&id).is_some_and(|t| t.over));
+    assert_eq!((&ended[&id].unfinished[..], ended[&id].failed.len()), (&[0][..], 0), "nobody is blamed");
+    assert_eq!(lab.bench.run(&job, doing(2, &[])).rows.len(), 2);
+    // What the worker had started in a session of its own is the stated limit; it is this test's to end.
+    // SAFETY: as above.
+    unsafe { libc::kill(sleep, libc::SIGKILL) };
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -184,6 +184,10 @@ impl Commands {
             own_group: true,
         };
         let child = spawn::spawn(&mut self.stack, &program)?;
+        if let Some((_, candidates)) = &mut self.found {
+            // The next one looks there first.
+            candidates[..=child.candidate].rotate_right(1);
+        }
         let feed = stdin.map(|p| Feed::new(p.1, item.stdin.clone().unwrap_or_default(), task.streamed));
         Ok(Running::new(child, stdout.map(|p| p.0), stderr.0, feed))
     }

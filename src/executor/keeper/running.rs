@@ -184,11 +184,11 @@ impl Running {
     fn check(&mut self, deadline: Option<Instant>) {
         let group = -self.child.pid;
         match &mut self.ending {
-            Some((_, kill_at)) => {
-                if kill_at.take_if(|t| Instant::now() >= *t).is_some() {
-                    kill(group, libc::SIGKILL);
-                }
+            Some((_, kill_at @ Some(_))) if kill_at.is_some_and(|t| Instant::now() >= t) => {
+                *kill_at = None;
+                kill(group, libc::SIGKILL);
             }
+            Some(_) => {}
             None if self.out.len() > MAX_STDOUT => {
                 self.out = Vec::new();
                 kill(group, libc::SIGKILL);

@@ -50,6 +50,8 @@ pub(super) struct Child {
     pub pid: c_int,
     /// Readable when it has ended.
     pub ended: OwnedFd,
+    /// Which of the candidates it executes.
+    pub candidate: usize,
 }
 
 /// The memory in which a child runs until it executes its program.
@@ -65,6 +67,8 @@ impl Default for Stack {
 struct Call<'a> {
     program: &'a Program<'a>,
     parent: c_int,
+    /// The candidate tried last.
+    candidate: usize,
     failure: Option<NotStarted>,
 }
 
@@ -94,7 +98,7 @@ fn spawn_script(stack: &mut Stack, program: &Program) -> Result<Child, NotStarte
 fn spawn_once(stack: &mut Stack, program: &Program) -> Result<Child, NotStarted> {
     debug_assert!(program.fds.iter().enumerate().all(|(to, from)| from.as_raw_fd() > to as RawFd));
     // SAFETY: `getpid` cannot fail.
-    let mut call = Call { program, parent: unsafe { libc::getpid() }, failure: None };
+    let mut call = Call { program, parent: unsafe { libc::getpid() }, candidate: 0, failure: None };
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let top = stack.0.as_mut_ptr().wrapping_add(stack.0.len() & !15);
@@ -109,8 +113,10 @@ fn spawn_once(stack: &mut Stack, program: &Program) -> Result<Child, NotStarted>
     // SAFETY: `clone` gave a new descriptor, which nobody else owns.
     let ended = unsafe { OwnedFd::from_raw_fd(pidfd) };
     // SAFETY: `call` is alive; the child wrote it behind the compiler's back.
-    match unsafe { ptr::read_volatile(&raw const call.failure) } {
-        None => Ok(Child { pid, ended }),
+    let (failure, candidate) =
+        unsafe { (ptr::read_volatile(&raw const call.failure), ptr::read_volatile(&raw const call.candidate)) };
+    match failure {
+        None => Ok(Child { pid, ended, candidate }),
         Some(failure) => {
             wait(pid);
             Err(failure)
@@ -137,7 +143,7 @@ extern "C" fn child(call: *mut c_void) -> c_int {
         }
         let mut failure = NotStarted { folder: true, errno: 0 };
         if program.cwd.is_none_or(|cwd| libc::chdir(cwd.as_ptr()) == 0) {
-            failure = NotStarted { folder: false, errno: execute(program) };
+            failure = NotStarted { folder: false, errno: execute(program, &mut call.candidate) };
         } else {
             failure.errno = *libc::__errno_location();
         }
@@ -147,14 +153,15 @@ extern "C" fn child(call: *mut c_void) -> c_int {
 }
 
 /// Tries the candidates as `execvp` does; returns only when none can be executed: with the most telling error.
-unsafe fn execute(program: &Program) -> c_int {
+unsafe fn execute(program: &Program, tried: &mut usize) -> c_int {
     let mut errno = libc::ENOENT;
     // SAFETY: as `child`; an empty signal set is a valid one.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
-        for candidate in program.candidates {
+        for (number, candidate) in program.candidates.iter().enumerate() {
+            ptr::write_volatile(tried, number);
             libc::execve(candidate.as_ptr(), program.argv.pointers.as_ptr(), program.envp.pointers.as_ptr());
             match *libc::__errno_location() {
                 libc::ENOENT | libc::ENOTDIR => {}
