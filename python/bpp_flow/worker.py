@@ -151,13 +151,14 @@ class Lane:
             job = self.pool.job(job_id, self.capture)
         except BrokenJob as error:
             if kind == b"G":
-                self.drain()
-            self.link.write(b"X", SEQ.pack(seq), dumps(clean(str(error), MAX_FRAME >> 10), 2))
+                Stream(self.frames).drain()
+            answer = b"X", SEQ.pack(seq), dumps(clean(str(error), MAX_FRAME >> 10), 2)
         else:
             run = self.group if kind == b"G" else self.task
-            begun = run(seq, job, body)
-            self.link.write(b"D", DONE.pack(seq, begun))
+            answer = b"D", DONE.pack(seq, run(seq, job, body))
+        # First, so that who has the answer finds the slot idle.
         self.idle()
+        self.link.write(*answer)
 
     def task(self, seq, job, body):
         data = load(body)
@@ -317,9 +318,6 @@ class Lane:
         # Nothing of the item is held by its exception.
         error.__traceback__ = None
         return (item, "exception", told, trace, output, place)
-
-    def drain(self):
-        Stream(self.frames).drain()
 
 
 class Stream:
