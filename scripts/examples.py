@@ -138,15 +138,15 @@ class Files(Folder):
         rows = self.rows("out/tracings.csv")
         paths = sorted(self.dir.glob("data/*/*.swc"))
         self.assertEqual([(r["patient"], r["scan"]) for r in rows], [(p.parent.name, p.stem) for p in paths])
-        points = [sum(not line.startswith("#") for line in path.open()) for path in paths]
+        points = [sum(not line.startswith("#") for line in path.read_text().splitlines()) for path in paths]
         self.assertEqual([int(r["points"]) for r in rows], points)
-        patients = [json.loads(line) for line in open(self.dir / "out/patients.jsonl")]
+        patients = [json.loads(line) for line in (self.dir / "out/patients.jsonl").read_text().splitlines()]
         self.assertEqual(sum(p["tracings"] for p in patients), len(paths))
 
     def test_a_changed_file_is_the_only_one_due(self):
         self.flow("run")
         path = self.dir / "data/p01/scan_b.swc"
-        path.write_text("".join(path.open().readlines()[:-1]))
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
         (self.dir / "data/p03/scan_a.swc").touch()
         self.assertEqual(self.stages("plan")["points"]["due"], 1)
         self.assertEqual(self.stages("run")["points"]["ran"], 1)

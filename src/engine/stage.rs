@@ -132,7 +132,10 @@ impl StageRun {
     /// A stage that has not begun.
     pub fn new(planned: Arc<PlannedStage>, selected: bool) -> StageRun {
         let gate = if planned.is_gated() { Gate::Waiting } else { Gate::Open };
-        let pace = Pace::new(planned.settings.chunk_size, planned.settings.batch_size);
+        // A group is a task of its own: its rows are a stream.
+        let grouped = matches!(planned.verb, crate::spec::model::Verb::Reduce { .. });
+        let chunk_size = if grouped { Some(1) } else { planned.settings.chunk_size };
+        let pace = Pace::new(chunk_size, planned.settings.batch_size);
         StageRun {
             open_inputs: planned.inputs.len(),
             planned,

@@ -329,6 +329,7 @@ impl Compiler<'_> {
                 let work = Work::Python {
                     module: python.module.clone(),
                     function: python.function.clone(),
+                    // Without a row there are no columns to name: nothing but `args`.
                     call: if self.stage.verb == Verb::Once { Call::Kwargs } else { python.call },
                     returns: python.returns.clone(),
                     args: self.constants("args", &constant)?,
