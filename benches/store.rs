@@ -13,7 +13,8 @@ use bpp_flow::store::{EncodedSegment, OpenOptions, Segment, Store, View, Write};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 
-const SEGMENT: u64 = 8192;
+/// A little under a power of two of bytes, which is what redb gives a blob.
+const SEGMENT: u64 = 8000;
 const VERSION: Hash = Hash([1; 16]);
 
 fn item_count() -> u64 {

@@ -86,7 +86,7 @@ def broken(what, error, folder):
 
 def use_folder(folder):
     """Makes the folder the first in which modules are found."""
-    if folder and folder not in sys.path:
+    if folder and sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
         importlib.invalidate_caches()
 
@@ -138,9 +138,10 @@ class Job:
         self.chunk_format = told["chunk_format"]
         self.returns = told["returns"]
         self.args = revive(told["args"])
-        self.pack = packer(told["shape"], self.returns)
+        self.shape = told["shape"]
+        self.pack = packer(self.shape, self.returns)
         # A returned dict is the result as it stands.
-        self.is_direct = told["shape"] == "one"
+        self.is_direct = self.shape == "one"
         self.table = builder(self.chunk_format)
         self.function = awaited(function)
         self.pick = picker(function, self.args) if self.call == "kwargs" else None

@@ -79,6 +79,11 @@ class FileCapture:
             self.dropped += size - HEAD - TAIL
         self.written = HEAD + TAIL
 
+    def trim(self):
+        """Keeps a file that belongs to no one item from growing."""
+        if os.lseek(self.fd, 0, os.SEEK_END) > HEAD + 32 * TAIL:
+            self._compact()
+
     def take(self):
         """What the item in hand has written; nothing of it stays."""
         self.flush()
@@ -117,8 +122,8 @@ class FileCapture:
 class LaneCapture:
     """What one thread prints through Python; the process's file is not of any one item."""
 
-    def __init__(self):
-        self.used = False
+    def __init__(self, shared):
+        self.shared = shared
         self._empty()
 
     def _empty(self):
@@ -148,9 +153,7 @@ class LaneCapture:
     def end_item(self):
         if self.used:
             self._empty()
-
-    def after_fork(self):
-        pass
+        self.shared.trim()
 
 
 class NoCapture:
@@ -162,6 +165,9 @@ class NoCapture:
         return ""
 
     def end_item(self):
+        pass
+
+    def trim(self):
         pass
 
     def after_fork(self):

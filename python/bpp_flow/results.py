@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterable
 from marshal import dumps
 from struct import pack as pack_struct
+from types import GeneratorType
 
 from .values import Unkept, all_scalars, frame_records, key, plain, refuse
 
 # Longer results would not fit a frame.
 MAX_RESULT = (1 << 30) - (64 << 20)
+
+all_text = frozenset((str,)).issuperset
 
 
 def packer(shape, returns):
@@ -25,14 +28,17 @@ def packer(shape, returns):
 
 
 def one(row):
-    blob = serialise(row)
+    return checked(serialise(row))
+
+
+def checked(blob):
     if len(blob) > MAX_RESULT:
         raise Unkept("a result of %d bytes is too large to keep; write it to a file (see `files`)" % len(blob))
     return blob
 
 
 def serialise(row):
-    if all_scalars(map(type, row.values())) and all_text(row):
+    if all_scalars(map(type, row.values())) and all_text(map(type, row)):
         return dumps(row, 2)
     kept = {}
     for name, value in row.items():
@@ -46,8 +52,12 @@ def serialise(row):
     return dumps(kept, 2)
 
 
-def all_text(row):
-    return {str}.issuperset(map(type, row))
+def are_plain(rows):
+    """Whether all are dicts of scalars, as they can be serialised in one go."""
+    for row in rows:
+        if type(row) is not dict or not all_scalars(map(type, row.values())) or not all_text(map(type, row)):
+            return False
+    return True
 
 
 def column_name(name):
@@ -78,6 +88,8 @@ def namer(returns):
 
 
 def many(out, columns, returns):
+    if type(out) is list and are_plain(out):
+        return checked(dumps(out, 2))
     parts = [b""]
     size = 0
     for row in rows_of(out, returns):
@@ -96,6 +108,8 @@ def rows_of(out, returns=None):
         return ()
     if isinstance(out, (dict, str, bytes)) or (returns and isinstance(out, tuple)):
         return (out,)
+    if type(out) in (list, GeneratorType):
+        return out
     table = table_rows(out)
     if table is not None:
         return table
@@ -137,7 +151,7 @@ def keep(out):
         raise Unkept("neither true nor false: %s: %s" % (type(error).__name__, error)) from None
 
 
-def spread(out, n, returns=None):
+def spread(out, n, returns=None, shape="one"):
     """What a function returned for a chunk, as `n` returns, one a row."""
     if out is None:
         return [None] * n
@@ -151,6 +165,9 @@ def spread(out, n, returns=None):
             raise Unkept("a chunk of %d rows gave a %s, not %d rows" % (n, type(out).__name__, n))
         else:
             rows = sequence(out)
+            if shape == "one" and not returns and (hasattr(out, "dtype") or hasattr(out, "to_pylist")):
+                # A Series or array is a column, whatever its cells are.
+                rows = [{"value": cell} for cell in rows]
     if len(rows) != n:
         raise Unkept("a chunk of %d rows gave %d" % (n, len(rows)))
     return rows

@@ -18,9 +18,9 @@ from marshal import dumps
 
 from . import capture as capturing
 from .calls import BrokenJob, Job, Pool
-from .failures import clean, message, story
+from .failures import clean, message, story, users
 from .results import spread
-from .values import Unkept, Unreadable, all_scalars, revive
+from .values import SCALARS, Unkept, Unreadable, revive
 
 PROTOCOL = 1
 PHASE = 0xFFFFFFFF
@@ -151,20 +151,22 @@ class Lane:
             job = self.pool.job(job_id, self.capture)
         except BrokenJob as error:
             if kind == b"G":
-                self.drain()
-            self.link.write(b"X", SEQ.pack(seq), dumps(clean(str(error), MAX_FRAME >> 10), 2))
+                Stream(self.frames).drain()
+            answer = b"X", SEQ.pack(seq), dumps(clean(str(error), MAX_FRAME >> 10), 2)
         else:
             run = self.group if kind == b"G" else self.task
-            begun = run(seq, job, body)
-            self.link.write(b"D", DONE.pack(seq, begun))
+            answer = b"D", DONE.pack(seq, run(seq, job, body))
+        # First, so that who has the answer finds the slot idle.
         self.idle()
+        self.link.write(*answer)
 
     def task(self, seq, job, body):
+        data = load(body)
         part = Part(self.link, seq)
         if job.chunk_format:
-            begun = self.chunk(part, job, body)
+            begun = self.chunk(part, job, body, data)
         else:
-            rows, call = items(job, load(body))
+            rows, call = items(job, data)
             begun = self.rows(part, job, rows, call)
         self.phase()
         part.send(begun)
@@ -186,11 +188,16 @@ class Lane:
             slots[base] = number
             try:
                 out = call(row)
-                if type(out) is direct and all_scalars(map(type, out.values())):
-                    try:
-                        append(dumps(out, 2))
-                    except ValueError:  # a key of a subclass of str
-                        append(pack(out))
+                if type(out) is direct:
+                    for value in out.values():
+                        if type(value) not in SCALARS:
+                            append(pack(out))
+                            break
+                    else:
+                        try:
+                            append(dumps(out, 2))
+                        except ValueError:  # a key of a subclass of str
+                            append(pack(out))
                 else:
                     append(pack(out))
             except BaseException as error:
@@ -207,7 +214,7 @@ class Lane:
                 part.slow.append((number - 1, int(took * 1e6)))
             if took >= SLOW or now - part.flushed >= FLUSH:
                 self.phase()
-                out = row = None
+                out = row = value = None
                 part.send(number)
                 append = part.blobs.append
             if self.stopped():
@@ -216,11 +223,9 @@ class Lane:
             due = last + TICK
         return number
 
-    def chunk(self, part, job, body):
+    def chunk(self, part, job, body, data):
         """Calls the function with all rows, with halves where that fails; gives the number of items begun."""
-        data = load(body)
-        results = {}
-        ranges = [uniform for uniform in reversed(uniform_ranges(data))]
+        ranges = uniform_ranges(data)[::-1]
         while ranges:
             low, high = ranges.pop()
             if self.stopped():
@@ -254,13 +259,11 @@ class Lane:
         """One call for the rows from `low` to `high`: (results, whether to try again with halves)."""
         try:
             rows = data[0][low:high]
-            if data[3]:
-                for mark in data[3]:
-                    if low <= mark < high:
-                        rows[mark - low] = revive(rows[mark - low])
+            for mark in data[3] or ():
+                if low <= mark < high:
+                    rows[mark - low] = revive(rows[mark - low])
             call = job.caller(data[1] is not None, data[2] is not None)
-            row = job.table(rows)
-            out = spread(call(bundle(data, low, row)), high - low, job.returns)
+            out = spread(call(bundle(data, low, job.table(rows))), high - low, job.returns, job.shape)
         except BaseException as error:
             if high - low > 1:
                 self.capture.end_item()
@@ -303,6 +306,9 @@ class Lane:
 
     def failure(self, item, job, error):
         """What is told of a failed item."""
+        if self.link.forked:
+            sys.excepthook(type(error), error, users(error.__traceback__))
+            os._exit(1)
         output = self.capture.take()
         if isinstance(error, Unkept):
             return (item, "output", clean(str(error), 16384), "", output, "")
@@ -312,9 +318,6 @@ class Lane:
         # Nothing of the item is held by its exception.
         error.__traceback__ = None
         return (item, "exception", told, trace, output, place)
-
-    def drain(self):
-        Stream(self.frames).drain()
 
 
 class Stream:
@@ -380,9 +383,10 @@ def items(job, data):
     return rows, call
 
 
-def bundle(data, low, row):
-    extras = [extra[low] for extra in data[1:3] if extra is not None]
-    return (row, *extras) if extras else row
+def bundle(data, low, rows):
+    """The rows of a chunk with the arguments and environment of all of them."""
+    extras = [revive(extra[low]) for extra in data[1:3] if extra is not None]
+    return (rows, *extras) if extras else rows
 
 
 def readable(call, bundled):
@@ -423,7 +427,7 @@ def main(reader):
     hello = {"pid": os.getpid(), "version": sys.version.split()[0], "executable": sys.executable, "protocol": PROTOCOL}
     link.write(b"H", dumps(hello, 2))
     if lanes > 1:
-        serve_threads(link, slots, pool, lanes)
+        serve_threads(link, slots, pool, capture, lanes)
     else:
         serve(link, slots, pool, capture)
 
@@ -459,7 +463,7 @@ def serve(link, slots, pool, capture):
             return
 
 
-def serve_threads(link, slots, pool, lanes):
+def serve_threads(link, slots, pool, capture, lanes):
     """Runs the tasks of each lane in a thread of its own."""
     import queue
 
@@ -467,7 +471,7 @@ def serve_threads(link, slots, pool, lanes):
     queues = [queue.Queue(64) for _ in range(lanes)]
     threads = []
     for number in range(lanes):
-        lane = Lane(number, link, slots, pool, capturing.LaneCapture(), queues[number].get)
+        lane = Lane(number, link, slots, pool, capturing.LaneCapture(capture), queues[number].get)
         threads.append(threading.Thread(target=run_lane, args=(lane,), name="lane-%d" % number, daemon=True))
         threads[-1].start()
     lane = 0

@@ -5,7 +5,11 @@
 //! makes the later row a bad row. What is remembered is at most about 20 bytes a row; two keys are taken for equal
 //! when 64 bits of their hashes are (among ten million rows: once in 300,000 sources).
 
-use arrow_array::StringArray;
+use std::ops::Range;
+
+use arrow_array::builder::StringBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, StringArray};
 use hashbrown::{HashMap, HashTable};
 use rayon::prelude::*;
 
@@ -57,35 +61,29 @@ impl Identifier {
 
     fn by_key(&mut self, batch: ReadBatch) -> Result<RosterBatch, SourceError> {
         let columns = self.key_columns(&batch.table)?;
+        let keys = Keys::of(&columns, batch.rows.len());
         let mut bad: Vec<_> =
             batch.bad.into_iter().map(|(row, failure)| (row, format!("row:{row}"), failure)).collect();
         let unreadable = bad.len();
-        let (mut kept, mut origins, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, &row) in batch.rows.iter().enumerate() {
-            let cells: Vec<Value> = columns.iter().map(|c| c.value(i).plain()).collect();
-            if let Some(at) = cells.iter().position(is_missing) {
-                let message = format!("row {row} has no key: column {:?} is empty", self.key[at]);
+        let mut missing = keys.missing.iter().peekable();
+        let mut kept = Vec::with_capacity(batch.rows.len());
+        for (i, (&row, &origin)) in batch.rows.iter().zip(&keys.origins).enumerate() {
+            if let Some((_, at)) = missing.next_if(|(missing, _)| *missing == i) {
+                let message = format!("row {row} has no key: column {:?} is empty", self.key[*at]);
                 bad.push((row, format!("row:{row}"), Failure::new(FailureKind::Input, message)));
-                continue;
-            }
-            let (origin, text) = (key_hash(&cells), key_text(&cells));
-            match self.seen.first_row(origin, row) {
-                Some(first) => {
-                    let message = format!("key {text:?} stands twice: rows {first} and {row}");
-                    bad.push((row, text, Failure::new(FailureKind::Input, message)));
-                }
-                None => {
-                    kept.push(i as u32);
-                    origins.push(origin);
-                    keys.push(text);
-                }
+            } else if let Some(first) = self.seen.first_row(origin, row) {
+                let text = keys.texts.value(i);
+                let message = format!("key {text:?} stands twice: rows {first} and {row}");
+                bad.push((row, text.to_string(), Failure::new(FailureKind::Input, message)));
+            } else {
+                kept.push(i as u32);
             }
         }
         if bad.len() > unreadable {
             bad.sort_by_key(|(row, ..)| *row);
         }
-        let rows = kept.iter().map(|&i| batch.rows[i as usize]).collect();
-        let items = Items { rows, origins, keys: Some(StringArray::from(keys)) };
+        let all = Items { rows: batch.rows, origins: keys.origins, keys: Some(keys.texts) };
+        let items = if kept.len() == all.len() { all } else { all.take(&kept) };
         Ok(RosterBatch { items, table: batch.table.take(&kept), bad, digest: Hash::default() })
     }
 
@@ -103,6 +101,50 @@ impl Identifier {
     }
 }
 
+/// The keys of a batch's rows.
+struct Keys {
+    origins: Vec<u64>,
+    texts: StringArray,
+    /// Rows without one, ascending, and which of the key's columns is empty.
+    missing: Vec<(usize, usize)>,
+}
+
+impl Keys {
+    fn of(columns: &[&Column], rows: usize) -> Keys {
+        let pieces: Vec<usize> = (0..rows).step_by(PIECE).collect();
+        let pieces: Vec<Keys> =
+            pieces.into_par_iter().map(|at| Keys::of_piece(columns, at..rows.min(at + PIECE))).collect();
+        let texts: Vec<&dyn Array> = pieces.iter().map(|p| &p.texts as &dyn Array).collect();
+        let texts = match texts.is_empty() {
+            true => StringArray::from(Vec::<&str>::new()),
+            false => arrow_select::concat::concat(&texts).expect("arrays of one type").as_string().clone(),
+        };
+        Keys {
+            texts,
+            missing: pieces.iter().flat_map(|p| p.missing.iter().copied()).collect(),
+            origins: pieces.into_iter().flat_map(|p| p.origins).collect(),
+        }
+    }
+
+    fn of_piece(columns: &[&Column], rows: Range<usize>) -> Keys {
+        let mut origins = Vec::with_capacity(rows.len());
+        let mut texts = StringBuilder::new();
+        let mut missing = Vec::new();
+        let mut bytes = Vec::new();
+        for row in rows {
+            let cells: Vec<Value> = columns.iter().map(|c| c.value(row).plain()).collect();
+            if let Some(at) = cells.iter().position(is_missing) {
+                missing.push((row, at));
+            }
+            bytes.clear();
+            cells.iter().for_each(|cell| encode(cell, &mut bytes));
+            origins.push(Hash::of(&bytes).short());
+            texts.append_value(key_text(&cells));
+        }
+        Keys { origins, texts: texts.finish(), missing }
+    }
+}
+
 fn is_missing(cell: &Value) -> bool {
     match cell {
         Value::Absent | Value::Null => true,
@@ -111,15 +153,10 @@ fn is_missing(cell: &Value) -> bool {
     }
 }
 
-fn key_hash(cells: &[Value]) -> u64 {
-    let mut bytes = Vec::new();
-    cells.iter().for_each(|cell| encode(cell, &mut bytes));
-    Hash::of(&bytes).short()
-}
-
 /// The key as printed: one column's cell, or several as a JSON array.
 fn key_text(cells: &[Value]) -> String {
     match cells {
+        [Value::Text(text)] => text.clone(),
         [only] => only.to_string(),
         several => serde_json::Value::Array(several.iter().map(Value::to_json).collect()).to_string(),
     }

@@ -311,9 +311,8 @@ impl Table {
 }
 
 fn concat_column(parts: &[Table], name: &str) -> Column {
-    let missing: Vec<Column>;
     let found: Vec<Option<&Column>> = parts.iter().map(|p| p.column(name)).collect();
-    missing = parts
+    let missing: Vec<Column> = parts
         .iter()
         .zip(&found)
         .map(|(p, c)| Column::repeat(&Value::Absent, if c.is_none() { p.rows } else { 0 }))

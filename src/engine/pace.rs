@@ -3,7 +3,7 @@
 /// Aimed at: this much work a chunk.
 const TARGET_MICROS: f64 = 200_000.0;
 /// Never more items than this: parts of a chunk must stay small in memory and on the wire.
-const MOST_ITEMS: usize = 16_384;
+const MOST_ITEMS: usize = 16_000;
 /// A chunk grows at most by this factor from one measurement to the next.
 const GROWTH: usize = 16;
 

@@ -9,7 +9,7 @@ use crate::data::{Batch, Failure, FailureKind, Hash, Table, row_hashes};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
 use crate::spec::template::Scope;
-use crate::store::{Hit, StoreError, View};
+use crate::store::{Gathered, Hit, StoreError, View};
 
 /// What a run is asked to do with results that are there.
 #[derive(Debug, Clone, Default)]
@@ -189,66 +189,14 @@ impl Resolver {
         if done.is_empty() {
             return empty(batch);
         }
-        let (counts, added) = gather(done);
+        let given = Gathered::from_hits(done.iter().map(|(_, hit)| hit));
         let parents: Vec<u32> = done.iter().map(|(i, _)| *i).collect();
-        rows_given(&self.stage, &batch.take(&parents), counts.as_deref(), &added)
+        rows_given(&self.stage, &batch.take(&parents), given.counts.as_deref(), &given.added)
     }
 }
 
 fn empty(batch: &Batch) -> Batch {
     batch.slice(0, 0)
-}
-
-/// The row counts and added columns of results that may lie in several segments, in the order asked.
-fn gather(done: &[(u32, Hit)]) -> (Option<Vec<u32>>, Table) {
-    let mut segments: Vec<&Hit> = Vec::new();
-    let mut rows_of: Vec<Vec<u32>> = Vec::new();
-    let mut starts: Vec<Option<Vec<u32>>> = Vec::new();
-    let mut counts = Vec::with_capacity(done.len());
-    let mut places: Vec<(usize, u32)> = Vec::with_capacity(done.len());
-    let mut counted = false;
-    let mut last = usize::MAX;
-    for (_, hit) in done {
-        if last == usize::MAX || !Arc::ptr_eq(&segments[last].segment, &hit.segment) {
-            last = match segments.iter().position(|s| Arc::ptr_eq(&s.segment, &hit.segment)) {
-                Some(at) => at,
-                None => {
-                    segments.push(hit);
-                    rows_of.push(Vec::new());
-                    starts.push(hit.segment.counts.as_deref().map(running_sum));
-                    segments.len() - 1
-                }
-            };
-        }
-        let (first, count) = match (&starts[last], &hit.segment.counts) {
-            (Some(starts), Some(counts)) => {
-                counted = true;
-                (starts[hit.at as usize], counts[hit.at as usize])
-            }
-            _ => (hit.at, 1),
-        };
-        counts.push(count);
-        for row in first..first + count {
-            places.push((last, rows_of[last].len() as u32));
-            rows_of[last].push(row);
-        }
-    }
-    let parts: Vec<Table> = segments.iter().zip(&rows_of).map(|(hit, rows)| hit.segment.added.take(rows)).collect();
-    let lengths: Vec<u32> = rows_of.iter().map(|rows| rows.len() as u32).collect();
-    let offsets = running_sum(&lengths);
-    let order: Vec<u32> = places.iter().map(|(part, row)| offsets[*part] + row).collect();
-    (counted.then_some(counts), Table::concat(&parts).take(&order))
-}
-
-fn running_sum(counts: &[u32]) -> Vec<u32> {
-    counts
-        .iter()
-        .scan(0, |sum, &n| {
-            let start = *sum;
-            *sum += n;
-            Some(start)
-        })
-        .collect()
 }
 
 /// The rows that succeeded items give: their own columns and those that the stage added, narrowed to what it keeps.

@@ -16,11 +16,6 @@ impl FrameWriter {
         FrameWriter(vec![0, 0, 0, 0, kind])
     }
 
-    /// Bytes written so far, the head included.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(super) fn u8(&mut self, v: u8) -> &mut Self {
         self.0.push(v);
         self

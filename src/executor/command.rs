@@ -113,7 +113,7 @@ impl Worker {
         let hand = Hand::new(&task);
         self.seat.shared.report(Report::Started { task: task.id });
         let frame = match task.payload {
-            Payload::Frame(frame) => frame.recv().unwrap_or_default(),
+            Payload::Frame { frame, .. } => frame.recv().unwrap_or_default(),
             Payload::Group { rows, command, .. } => {
                 self.rows = Some(rows);
                 let job = &task.job;

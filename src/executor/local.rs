@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 
 use super::keeper::protocol::task_frame;
-use super::queue::{Payload, Phase, Queued};
+use super::queue::{Payload, Phase, Queued, Rows};
 use super::seat::{Seat, Shared};
 use super::{Executor, Job, Report, Task, TaskInput, Work, command, python, wire};
-use crate::spec::model::Stdout;
+use crate::spec::model::{Call, Stdout};
 
 /// How workers are started.
 pub(super) struct Settings {
@@ -65,13 +65,12 @@ impl Executor for LocalExecutor {
         let mut queues = self.shared.queues();
         let (id, job, items) = (task.id, task.job, task.input.len());
         let (pool, job_id, seq) = (queues.pool(&job.pool), queues.job_id(&job), queues.next_seq());
-        let open = queues.phase == Phase::Open && items > 0;
-        let payload = if open { encode(seq, job_id, &job, task.input) } else { nothing() };
-        let queued = Queued { id, seq, job_id, job, items, payload };
-        if !open {
+        if queues.phase != Phase::Open || items == 0 {
             drop(queues);
-            return self.shared.give_back(&queued);
+            return self.shared.give_back(id, items);
         }
+        let payload = encode(seq, job_id, &job, task.input);
+        let queued = Queued { id, seq, job_id, job, items, payload };
         queues.pools[pool].queue.push_back(queued);
         queues.sleepers().for_each(|w| w.wake());
         drop(queues);
@@ -88,7 +87,7 @@ impl Executor for LocalExecutor {
         slots.for_each(|slot| slot.stop());
         let waiting = queues.clear();
         drop(queues);
-        waiting.iter().for_each(|task| self.shared.give_back(task));
+        waiting.iter().for_each(|task| self.shared.give_back(task.id, task.items));
     }
 
     fn stop(&mut self) {
@@ -97,7 +96,7 @@ impl Executor for LocalExecutor {
         let waiting = queues.clear();
         queues.pools.iter().flat_map(|p| &p.members).for_each(|m| m.wake.wake());
         drop(queues);
-        waiting.iter().for_each(|task| self.shared.give_back(task));
+        waiting.iter().for_each(|task| self.shared.give_back(task.id, task.items));
         loop {
             let Some(thread) = self.shared.settings.threads.lock().ok().and_then(|mut t| t.pop()) else { return };
             // A thread that panicked has dropped, and so ended, its keeper.
@@ -140,11 +139,6 @@ pub(super) fn staff(shared: &Arc<Shared>, pool: usize) {
     }
 }
 
-/// A payload that never arrives.
-fn nothing() -> Payload {
-    Payload::Frame(crossbeam_channel::bounded(0).1)
-}
-
 /// Has the task's frame made.
 fn encode(seq: u64, job_id: u32, job: &Arc<Job>, input: TaskInput) -> Payload {
     if let TaskInput::Group { rows, args, command } = input {
@@ -152,6 +146,12 @@ fn encode(seq: u64, job_id: u32, job: &Arc<Job>, input: TaskInput) -> Payload {
     }
     // Bounded to the one frame: its sender never waits.
     let (sender, frame) = crossbeam_channel::bounded(1);
+    let rows = match &input {
+        TaskInput::Rows { table, args, env } if takes_chunks(job) => {
+            Some(Rows { table: table.clone(), args: args.clone(), env: env.clone() })
+        }
+        _ => None,
+    };
     let job = job.clone();
     rayon::spawn(move || {
         // Nobody waits for it any more when it cannot be sent.
@@ -160,7 +160,12 @@ fn encode(seq: u64, job_id: u32, job: &Arc<Job>, input: TaskInput) -> Payload {
             _ => wire::task_frame(seq, job_id, 0, &job, &input),
         });
     });
-    Payload::Frame(frame)
+    Payload::Frame { frame, rows }
+}
+
+/// Whether one call takes many items.
+fn takes_chunks(job: &Job) -> bool {
+    matches!(job.work, Work::Python { call: Call::Chunk(_), .. })
 }
 
 /// Whether a command's standard output is of any use.

@@ -37,10 +37,17 @@ pub(super) struct Queued {
 
 /// What a worker is to be sent.
 pub(super) enum Payload {
-    /// A frame, encoded elsewhere meanwhile.
-    Frame(Receiver<Vec<u8>>),
+    /// A frame, encoded elsewhere meanwhile; and what it holds, where it may have to be sent in parts.
+    Frame { frame: Receiver<Vec<u8>>, rows: Option<Rows> },
     /// The group of a reduce, and the command if it is one.
     Group { rows: Box<dyn Iterator<Item = Table> + Send>, args: Table, command: Option<CommandItem> },
+}
+
+/// The rows of a task for a Python function, as in [`super::TaskInput::Rows`].
+pub(super) struct Rows {
+    pub table: Table,
+    pub args: Table,
+    pub env: Table,
 }
 
 /// A worker of a pool.
@@ -224,7 +231,7 @@ mod tests {
 
     fn push(queues: &mut Queues, job: &Arc<Job>) -> usize {
         let (pool, job_id, seq) = (queues.pool(&job.pool), queues.job_id(job), queues.next_seq());
-        let payload = Payload::Frame(crossbeam_channel::bounded(1).1);
+        let payload = Payload::Frame { frame: crossbeam_channel::bounded(1).1, rows: None };
         let task = Queued { id: seq, seq, job_id, job: job.clone(), items: 3, payload };
         queues.pools[pool].queue.push_back(task);
         pool

@@ -68,8 +68,8 @@ impl Shared {
     }
 
     /// The task comes back as it was.
-    pub(super) fn give_back(&self, task: &Queued) {
-        self.report(Report::End { task: task.id, unfinished: (0..task.items as u32).collect() });
+    pub(super) fn give_back(&self, task: TaskId, items: usize) {
+        self.report(Report::End { task, unfinished: (0..items as u32).collect() });
     }
 }
 
@@ -136,12 +136,6 @@ impl Seat {
         if let Some(member) = queues.member(self.pool, self.member) {
             member.slot = Some(slot.clone());
         }
-    }
-
-    /// Whether a process should be there: there is something to do, now or soon.
-    pub(super) fn is_wanted(&self) -> bool {
-        let queues = self.shared.queues();
-        queues.phase == Phase::Open && !queues.pools[self.pool].queue.is_empty()
     }
 
     /// Gives the place up, unless there is work: whether it did. `only_if_crowded`: and unless no other pool has any.

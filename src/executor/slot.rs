@@ -11,11 +11,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::MmapRaw;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
+use super::wire::{SLOT_CHUNK, SLOT_PHASE};
+
 const LANE_BYTES: usize = 64;
 const ITEM: usize = 0;
 const STOP: usize = 1;
 const GROUP: usize = 2;
-const NO_ITEM: u32 = u32::MAX;
+
+/// What a worker is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InHand {
+    /// No item: idle, or reading, writing, loading.
+    Nothing,
+    Item(u32),
+    /// Items that a function takes together.
+    Several,
+}
 
 /// A mapped slot file.
 pub(super) struct Slot {
@@ -56,9 +67,16 @@ impl Slot {
         self.word(lane, ITEM).load(Ordering::Acquire)
     }
 
-    /// The index of the item in hand of the task `seq`, if that is what the lane is at.
-    pub(super) fn item(&self, lane: usize, seq: u64) -> Option<u32> {
-        item_of(self.raw(lane), seq)
+    /// What the lane has in hand of the task `seq`.
+    pub(super) fn in_hand(&self, lane: usize, seq: u64) -> InHand {
+        let raw = self.raw(lane);
+        let low = raw as u32;
+        match low {
+            0 | SLOT_PHASE => InHand::Nothing,
+            _ if (raw >> 32) as u32 != seq as u32 => InHand::Nothing,
+            SLOT_CHUNK => InHand::Several,
+            _ => InHand::Item(low - 1),
+        }
     }
 
     /// Names the item in hand, or none.
@@ -88,13 +106,6 @@ impl Slot {
     }
 }
 
-/// The item of the task `seq` that a word 0 names.
-pub(super) fn item_of(raw: u64, seq: u64) -> Option<u32> {
-    let low = raw as u32;
-    let ours = (raw >> 32) as u32 == seq as u32;
-    (low != 0 && low != NO_ITEM && ours).then(|| low - 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,19 +114,26 @@ mod tests {
     fn both_sides_see_the_item() {
         let slot = Slot::create(2).unwrap();
         let other = Slot::open(slot.file().try_clone_to_owned().unwrap()).unwrap();
-        assert_eq!(slot.item(0, 7), None);
+        assert_eq!(slot.in_hand(0, 7), InHand::Nothing);
         other.set_item(7, Some(4));
-        assert_eq!(slot.item(0, 7), Some(4));
-        assert_eq!(slot.item(0, 8), None, "another task's item blames nobody");
-        assert_eq!(slot.item(1, 7), None);
+        assert_eq!(slot.in_hand(0, 7), InHand::Item(4));
+        assert_eq!(slot.in_hand(0, 8), InHand::Nothing, "another task's item blames nobody");
+        assert_eq!(slot.in_hand(1, 7), InHand::Nothing);
         slot.stop();
         assert!(other.stopped());
     }
 
     #[test]
     fn phases_without_an_item_name_none() {
-        assert_eq!(item_of(0xFFFF_FFFF | 3 << 32, 3), None);
-        assert_eq!(item_of(0, 0), None);
-        assert_eq!(item_of(1 | 3 << 32, 3), Some(0));
+        let slot = Slot::create(1).unwrap();
+        for (raw, in_hand) in [
+            (u64::from(SLOT_PHASE) | 3 << 32, InHand::Nothing),
+            (u64::from(SLOT_CHUNK) | 3 << 32, InHand::Several),
+            (1 | 3 << 32, InHand::Item(0)),
+            (3 << 32, InHand::Nothing),
+        ] {
+            slot.word(0, ITEM).store(raw, Ordering::Release);
+            assert_eq!(slot.in_hand(0, 3), in_hand);
+        }
     }
 }

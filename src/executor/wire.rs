@@ -30,7 +30,7 @@ mod decode;
 mod encode;
 
 pub use buffer::{FrameBuffer, MAX_FRAME};
-pub use decode::{FromWorker, decode};
+pub use decode::{FromWorker, decode, decode_shape};
 pub use encode::{end_of_rows_frame, group_frame, job_frame, quit_frame, rows_frame, source_frame, task_frame};
 
 use super::marshal::Damaged;

@@ -329,7 +329,7 @@ impl Compiler<'_> {
                 let work = Work::Python {
                     module: python.module.clone(),
                     function: python.function.clone(),
-                    call: python.call,
+                    call: if self.stage.verb == Verb::Once { Call::Kwargs } else { python.call },
                     returns: python.returns.clone(),
                     args: self.constants("args", &constant)?,
                 };

@@ -117,3 +117,49 @@ impl StorageBackend for Backend {
         self.file.query_lock_range(start, end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Hash;
+    use crate::store::tests::segment_of;
+    use crate::store::{OpenOptions, Store, Write};
+
+    /// The disk may lose the last cut although it has the note of a clean end.
+    #[test]
+    fn a_file_whose_cut_was_lost_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let length = || std::fs::metadata(&path).unwrap().len();
+        let mut cuts = 0;
+        for n in 0..6 {
+            let store = Store::open(dir.path(), &OpenOptions::default()).unwrap();
+            let segment = segment_of(n * 5000..(n + 1) * 5000).encode();
+            let version = Hash([1; 16]);
+            store.commit(&[Write::Segment { stage: "s".into(), version, segment, again: false }]).unwrap();
+            let before = length();
+            drop(store);
+            if length() < before {
+                cuts += 1;
+                File::options().write(true).open(&path).unwrap().set_len(before).unwrap();
+            }
+            let store = Store::open(dir.path(), &OpenOptions::default()).unwrap();
+            assert_eq!(store.view("s", version).unwrap().items(), (n + 1) * 5000);
+        }
+        assert!(cuts > 0, "closing cuts off unused space");
+    }
+
+    #[test]
+    fn syncs_are_counted_down_only_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert!(is_blank(&path).unwrap());
+        let (_, syncs) = Backend::new(File::create(&path).unwrap(), true).unwrap();
+        assert!(is_blank(&path).unwrap());
+        assert!(!syncs.due(), "a new file");
+        syncs.begin();
+        assert!((0..10).all(|_| syncs.due()));
+        syncs.end();
+        assert_eq!((0..4).filter(|_| syncs.due()).count(), 2);
+    }
+}

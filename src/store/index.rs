@@ -1,7 +1,6 @@
 //! Sorted entries of stored outcomes, 24 bytes each: for what is not found where it was.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use rayon::prelude::*;
 
 use super::codec::Who;
@@ -23,10 +22,42 @@ struct Entry {
     spot: Spot,
 }
 
+/// Where among sorted entries those begin whose inputs share their first bits: spares the far jumps of a search.
+#[derive(Debug, Default)]
+struct Heads {
+    starts: Vec<u32>,
+    bits: u32,
+}
+
+/// Entries that share their first bits, on average.
+const PER_HEAD: usize = 16;
+
+impl Heads {
+    fn of(entries: &[Entry]) -> Heads {
+        let bits = (entries.len() / PER_HEAD).max(2).ilog2();
+        let mut starts = Vec::with_capacity((1 << bits) + 1);
+        for (at, entry) in entries.iter().enumerate() {
+            let head = (entry.input >> (64 - bits)) as usize;
+            while starts.len() <= head {
+                starts.push(at as u32);
+            }
+        }
+        starts.resize((1 << bits) + 1, entries.len() as u32);
+        Heads { starts, bits }
+    }
+
+    /// The first entry of that input or a larger one is in this range, or where it ends.
+    fn range(&self, input: u64) -> std::ops::Range<usize> {
+        let head = (input >> (64 - self.bits)) as usize;
+        self.starts[head] as usize..self.starts[head + 1] as usize
+    }
+}
+
 /// The outcomes of some segments by input and origin, the last of each.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     entries: Vec<Entry>,
+    heads: Heads,
     /// For inputs that many have: where the search for one that is free goes on.
     searched: HashMap<u64, usize>,
     /// Positions in `entries` in the order of origin, then of the time of writing; made when first asked for.
@@ -42,7 +73,7 @@ impl Index {
     ) -> Result<Index, StoreError> {
         let mut entries = Vec::with_capacity(items);
         // Some segments at a time, so that what is read waits in no queue.
-        for places in places.chunks(256) {
+        for places in places.chunks(32) {
             let read: Vec<(u32, Who)> =
                 places.par_iter().map(|&place| Ok((place, who(place)?))).collect::<Result<_, StoreError>>()?;
             for (place, who) in &read {
@@ -63,13 +94,15 @@ impl Index {
             }
             same
         });
-        Ok(Index { entries, searched: HashMap::new(), by_origin: Vec::new() })
+        let heads = Heads::of(&entries);
+        Ok(Index { entries, heads, searched: HashMap::new(), by_origin: Vec::new() })
     }
 
     /// The outcome of that input and origin.
     pub fn find(&self, input: Hash, origin: Origin) -> Option<Spot> {
         let key = (input.short(), origin);
-        let at = self.entries.partition_point(|e| (e.input, e.origin) < key);
+        let near = self.heads.range(key.0);
+        let at = near.start + self.entries[near].partition_point(|e| (e.input, e.origin) < key);
         self.entries.get(at).filter(|e| (e.input, e.origin) == key).map(|e| e.spot)
     }
 
@@ -78,7 +111,10 @@ impl Index {
         let input = input.short();
         let start = match self.searched.get(&input) {
             Some(&at) => at,
-            None => self.entries.partition_point(|e| e.input < input),
+            None => {
+                let near = self.heads.range(input);
+                near.start + self.entries[near].partition_point(|e| e.input < input)
+            }
         };
         let same = self.entries[start..].iter().take_while(|e| e.input == input);
         let mut passed = 0;

@@ -18,6 +18,7 @@ mod codec;
 mod commit;
 mod db;
 mod error;
+mod gather;
 mod index;
 mod lock;
 pub mod model;
@@ -35,6 +36,7 @@ use redb::ReadTransaction;
 pub use codec::EncodedSegment;
 pub use commit::Write;
 pub use error::StoreError;
+pub use gather::Gathered;
 pub use lock::Owner;
 pub use model::{RosterBatch, RosterInfo, Segment};
 pub use roster::Roster;
@@ -116,6 +118,9 @@ impl Store {
     /// Writes all of it, in this order, or nothing. When this returns it is on the disk. After an error this store
     /// takes no more writes; what was written before is safe.
     pub fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
+        if self.inner.spent.load(Ordering::Acquire) {
+            return Err(StoreError::Spent);
+        }
         let encoded = {
             let transaction = self.begin_read()?;
             let digests = table(&transaction, db::BATCH_DIGESTS)?;

@@ -51,32 +51,28 @@ impl Segment {
         self.len() * 38 + counts + self.added.bytes() + failures.sum::<usize>()
     }
 
-    /// The rows of the added table that item `at`, which succeeded, gave.
-    pub fn rows_given(&self, at: usize) -> std::ops::Range<usize> {
-        match &self.counts {
-            None => at..at + 1,
-            Some(counts) => {
-                let start = counts[..at].iter().map(|&n| n as usize).sum();
-                start..start + counts[at] as usize
-            }
-        }
+    /// How many rows item `at`, which succeeded, gave.
+    pub fn count(&self, at: usize) -> u32 {
+        self.counts.as_ref().map_or(1, |counts| counts[at])
+    }
+
+    /// Where in the added table the rows of each item end; `None`: each gave one.
+    pub fn ends(&self) -> Option<Vec<u32>> {
+        let mut end = 0;
+        let next = |&count: &u32| {
+            end += count;
+            end
+        };
+        self.counts.as_ref().map(|counts| counts.iter().map(next).collect())
     }
 
     /// The items of `indices` in that order, those done before those failed.
     pub fn take(&self, indices: &[u32]) -> Segment {
         let (done, failed): (Vec<u32>, Vec<u32>) = indices.iter().partition(|&&i| (i as usize) < self.done);
-        let added = match &self.counts {
+        let added = match self.ends() {
             None => self.added.take(&done),
-            Some(counts) => {
-                let mut end = 0;
-                let ends: Vec<u32> = counts
-                    .iter()
-                    .map(|&n| {
-                        end += n;
-                        end
-                    })
-                    .collect();
-                let given = |&i: &u32| ends[i as usize] - counts[i as usize]..ends[i as usize];
+            Some(ends) => {
+                let given = |&i: &u32| ends[i as usize] - self.count(i as usize)..ends[i as usize];
                 self.added.take(&done.iter().flat_map(given).collect::<Vec<u32>>())
             }
         };

@@ -72,7 +72,7 @@ fn what_was_committed_is_found_by_the_next_run() {
         let hits = view.lookup(&items, &inputs, false, false).unwrap();
         for (row, hit) in (5..25).zip(hits) {
             let value = hit.map(|hit| hit.segment.added.columns()[0].value(hit.at as usize));
-            assert_eq!(value, (row < 20).then(|| Value::Float(row as f64 * 2.0)));
+            assert_eq!(value, (row < 20).then_some(Value::Float(row as f64 * 2.0)));
         }
         assert!(store.view("s", Hash([8; 16])).unwrap().is_empty(), "another version");
         assert!(store.view("t", VERSION).unwrap().is_empty(), "another stage");
@@ -527,11 +527,8 @@ fn tidy_keeps_what_flat_map_gave() {
     store.tidy().unwrap();
     let (items, inputs) = items_of(0..24);
     let hits = store.view("s", VERSION).unwrap().lookup(&items, &inputs, false, false).unwrap();
-    let mut given = Vec::new();
-    for hit in hits {
-        let Hit { segment, at } = hit.unwrap();
-        given.extend(segment.rows_given(at as usize).map(|row| segment.added.columns()[0].value(row)));
-    }
+    let gathered = Gathered::from_hits(hits.iter().flatten());
+    let given: Vec<Value> = (0..24).map(|row| gathered.added.columns()[0].value(row)).collect();
     let expected: Vec<Value> = (0..24).map(|row| Value::Float(row as f64 * 2.0)).collect();
     assert_eq!(given, expected);
 }

@@ -22,8 +22,9 @@ const SMALL_ITEMS: u32 = 1000;
 const SMALL_BYTES: u32 = 256 << 10;
 /// Fewer small segments in a row are left alone.
 const RUN: usize = 4;
-/// Merged segments hold at most so many items.
-const MERGED_ITEMS: usize = 8192;
+/// Merged segments hold at most so many items. redb gives a blob the next power of two of bytes: 24 bytes each for
+/// who the items are and 8 for what they gave just fit 256 KiB.
+const MERGED_ITEMS: usize = 8000;
 /// What is merged in one transaction.
 const WINDOW_ITEMS: u64 = 8 * MERGED_ITEMS as u64;
 const WINDOW_BYTES: u64 = 32 << 20;

@@ -7,9 +7,9 @@
 //! 3. An index of all outcomes, built when it is first needed, finds items whose rows have changed places, and
 //!    outcomes of the same input that nobody else has taken.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use hashbrown::HashMap;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::Store;
@@ -93,20 +93,29 @@ struct State {
 /// Which outcomes have been given out.
 #[derive(Debug, Default)]
 struct Taken {
-    bits: HashMap<u32, Box<[u64]>>,
+    /// By place; none yet where nothing was given out.
+    bits: Vec<Box<[u64]>>,
     count: u64,
 }
 
 impl Taken {
     fn take(&mut self, spot: Spot, items: u32) {
-        let bits = self.bits.entry(spot.place).or_insert_with(|| vec![0; items.div_ceil(64) as usize].into());
+        let place = spot.place as usize;
+        if self.bits.len() <= place {
+            self.bits.resize_with(place + 1, Box::default);
+        }
+        let bits = &mut self.bits[place];
+        if bits.is_empty() {
+            *bits = vec![0; items.div_ceil(64) as usize].into();
+        }
         let (word, bit) = (&mut bits[spot.at as usize / 64], 1 << (spot.at % 64));
         self.count += u64::from(*word & bit == 0);
         *word |= bit;
     }
 
     fn has(&self, spot: Spot) -> bool {
-        self.bits.get(&spot.place).is_some_and(|bits| bits[spot.at as usize / 64] >> (spot.at % 64) & 1 == 1)
+        let word = self.bits.get(spot.place as usize).and_then(|bits| bits.get(spot.at as usize / 64));
+        word.is_some_and(|word| word >> (spot.at % 64) & 1 == 1)
     }
 }
 
@@ -335,11 +344,8 @@ impl<'v> Lookup<'v> {
 
     /// Finds open items by input and origin in an index.
     fn exact(&mut self, index: impl Fn(&State) -> &Index) -> Result<(), StoreError> {
-        let index = index(&self.state);
-        let open = self.open_items().into_iter();
-        let found: Vec<(usize, Spot)> =
-            open.filter_map(|i| index.find(self.inputs[i], self.items.origins[i]).map(|spot| (i, spot))).collect();
-        for (i, spot) in found {
+        for i in self.open_items() {
+            let Some(spot) = index(&self.state).find(self.inputs[i], self.items.origins[i]) else { continue };
             if self.segment(spot.place)?.inputs[spot.at as usize] == self.inputs[i] {
                 self.found(i, spot);
             }
@@ -378,17 +384,47 @@ impl<'v> Lookup<'v> {
             return Ok(());
         }
         self.reader.index_all(&mut self.state)?;
-        self.exact(|state| state.all.as_ref().expect("built above"))?;
+        self.search(
+            |state, input, origin| state.all.as_ref()?.find(input, origin),
+            |_, segment, spot, origin| segment.origins[spot.at as usize] == origin,
+        )?;
         if !others || self.missing == 0 {
             return Ok(());
         }
+        // Where nothing was replaced, what follows an outcome in its segment counts as well.
+        let plain = self.reader.directory.again.is_empty();
+        self.search(
+            |State { all, taken, .. }, input, _| all.as_mut()?.find_free(input, |spot| !taken.has(spot)),
+            |state, _, spot, _| plain && !state.taken.has(spot),
+        )
+    }
+
+    /// Finds open items with `find`. What moved mostly moved together: what follows the last one in its segment is
+    /// tried first, and is it if the input is the same and `follows` agrees.
+    fn search(
+        &mut self,
+        find: impl Fn(&mut State, Hash, Origin) -> Option<Spot>,
+        follows: impl Fn(&State, &Segment, Spot, Origin) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut next: Option<(Spot, Arc<Segment>)> = None;
         for i in self.open_items() {
-            let State { all, taken, .. } = &mut *self.state;
-            let all = all.as_mut().expect("built above");
-            let Some(spot) = all.find_free(self.inputs[i], |spot| !taken.has(spot)) else { continue };
-            if self.segment(spot.place)?.inputs[spot.at as usize] == self.inputs[i] {
+            let (input, origin) = (self.inputs[i], self.items.origins[i]);
+            let (spot, segment) = match next.take() {
+                Some((spot, segment))
+                    if segment.inputs.get(spot.at as usize) == Some(&input)
+                        && follows(&self.state, &segment, spot, origin) =>
+                {
+                    (spot, segment)
+                }
+                _ => {
+                    let Some(spot) = find(&mut self.state, input, origin) else { continue };
+                    (spot, self.segment(spot.place)?)
+                }
+            };
+            if segment.inputs[spot.at as usize] == input {
                 self.found(i, spot);
             }
+            next = Some((Spot { at: spot.at + 1, ..spot }, segment));
         }
         Ok(())
     }

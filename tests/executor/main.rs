@@ -2,3 +2,5 @@
 
 mod bench;
 mod commands;
+mod killed;
+mod python;

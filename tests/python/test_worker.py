@@ -6,7 +6,7 @@ import struct
 import time
 import unittest
 
-from harness import Worker
+from harness import Worker, load
 
 PHASE = 0xFFFFFFFF
 
@@ -246,8 +246,8 @@ class Failures(Case):
         worker = self.worker(
             "def f(row):\n    for i in range(1_000_000): print('%099d' % i)\n    raise ValueError\n"
             "def big(row):\n    print('x' * 100_000_000)\n    raise ValueError\n"
-            "def memory(row):\n    import resource\n"
-            "    return {'kib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n"
+            "def memory(row):\n    status = open('/proc/self/status').read()\n"
+            "    return {'kib': int(status.split('VmHWM:')[1].split()[0])}\n"
         )
         _, failed, _ = worker.run("f", [{}])
         output = failed[0][3]
@@ -283,7 +283,8 @@ class Failures(Case):
 class Process(Case):
     def test_init_runs_once(self):
         worker = self.worker(
-            "n = 0\ndef init(step):\n    global n\n    n += step\ndef f(row): return {'n': n}\ndef g(row): return {'n': n}"
+            "n = 0\ndef init(step):\n    global n\n    n += step\n"
+            "def f(row): return {'n': n}\ndef g(row): return {'n': n}"
         )
         init = ("m", "init", {"step": 2})
         self.assertEqual(worker.run("f", [{}], init=init)[0], {0: {"n": 2}})
@@ -320,10 +321,13 @@ class Process(Case):
     def test_slow_items_are_timed_and_sent_alone(self):
         worker = self.worker("import time\ndef f(row): time.sleep(row['x'])\n")
         worker.submit(worker.job("f"), [{"x": 0}, {"x": 0.01}, {"x": 30}])
-        while True:
+        reported, slow = 0, {}
+        while reported < 2:
             kind, payload = worker.receive()
-            if struct.unpack_from("<QII", payload)[1:] == (0, 2):
-                break
+            self.assertEqual(kind, b"P")
+            reported += struct.unpack_from("<QIII", payload)[2]
+            slow.update(load(payload, 20)[0][0])
+        self.assertGreaterEqual(slow[1], 10_000)
 
     def test_forks_of_an_item(self):
         worker = self.worker(
@@ -336,6 +340,23 @@ class Process(Case):
         rows = [{"how": how} for how in ("fork", "spawn", "forkserver")]
         self.assertEqual(worker.run("pool", rows)[0], {i: {"y": [1, 4, 9]} for i in range(3)})
         self.assertEqual(worker.run("stray", [{}] * 3), ({i: {"pid": True} for i in range(3)}, {}, 3))
+
+    def test_a_stray_child_that_raises(self):
+        worker = self.worker(
+            "import os\ndef f(row):\n    print('mine')\n    pid = os.fork()\n    if not pid: raise ValueError('child')\n"
+            "    code = os.waitpid(pid, 0)[1]\n    raise KeyError(code)\n"
+        )
+        done, failed, begun = worker.run("f", [{}])
+        self.assertEqual((done, begun, failed[0][1]), ({}, 1, "KeyError: 256"))
+        self.assertTrue(failed[0][3].startswith("mine\nTraceback"), failed)
+
+    def test_chunks_with_arguments_and_times(self):
+        worker = self.worker("def f(rows, *, day, k): return [(r['t'] - day).days + k for r in rows]\n")
+        day = [(1, "2024-01-0%d" % n) for n in range(1, 6)]
+        job = worker.job("f", call="chunk", chunk_format="rows", args={"k": 10})
+        args = [{"day": day[0]}, {"day": day[0]}, {"day": day[1]}, {"day": day[0]}]
+        worker.submit(job, [{"t": t} for t in day[1:]], args=args, marks=[0, 1, 2, 3])
+        self.assertEqual([r["value"] for r in worker.finish()[0].values()], [11, 12, 12, 14])
 
     def test_end_of_stream(self):
         worker = self.worker("import atexit\natexit.register(print, 'bye')\ndef f(row): pass\n")

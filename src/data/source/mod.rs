@@ -107,7 +107,7 @@ impl Limits {
     fn new(batch_rows: Option<usize>) -> Limits {
         match batch_rows {
             Some(rows) => Limits { rows: rows.max(1), bytes: 16 << 20 },
-            None => Limits { rows: 8192, bytes: 4 << 20 },
+            None => Limits { rows: 8000, bytes: 4 << 20 },
         }
     }
 }
@@ -150,7 +150,7 @@ impl Surroundings {
 }
 
 /// Opens a source; paths are relative to `dir`. `batch_rows` is a true maximum of rows in a batch; without it a
-/// batch has up to 8192 rows or about 4 MiB.
+/// batch has up to 8000 rows or about 4 MiB.
 pub fn open(
     source: &Source,
     dir: &Path,

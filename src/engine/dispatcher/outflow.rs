@@ -274,7 +274,7 @@ fn missing_program(stage: &PlannedStage, input: &TaskInput) -> Option<String> {
 }
 
 /// Items of a task that ended.
-struct Ended {
+pub(super) struct Ended {
     pending: Arc<Pending>,
     done: Vec<u32>,
     counts: Option<Vec<u32>>,
@@ -296,8 +296,17 @@ impl Ended {
             attempts: all.iter().map(|i| self.pending.attempts[of(i)] + 1).collect(),
             done: self.done.len(),
             counts: self.counts.clone(),
-            added: self.added.clone(),
+            added: self.rows_added(),
             failures: self.failed.iter().map(|(i, failure, _)| (items.key(of(i)), failure.clone())).collect(),
+        }
+    }
+
+    /// The added columns; where there are none, still as many rows as were given.
+    fn rows_added(&self) -> Table {
+        match (&self.counts, self.added.names().is_empty()) {
+            (Some(counts), true) => Table::empty(counts.iter().map(|&n| n as usize).sum()),
+            (None, true) => Table::empty(self.done.len()),
+            (_, false) => self.added.clone(),
         }
     }
 

@@ -111,13 +111,17 @@ impl Running {
     /// Stays with the command until it has ended; `None`: bpp-flow is gone.
     pub(super) fn attend(&mut self, results: &mut Results, deadline: Option<Instant>) -> Option<Ending> {
         loop {
+            self.take_input(results)?;
             let mut fds = self.poll_set(results);
             let next = self.ending.map_or(deadline, |(_, kill_at)| kill_at);
             let limits = [next.map(|t| t.saturating_duration_since(Instant::now())), results.patience()];
             poll(&mut fds, limits.into_iter().flatten().min());
             let [control, out, err, input, ended] = fds.map(|fd| fd.revents != 0);
             if control {
-                self.listen(results)?;
+                results.control.fill();
+                if results.control.ended() {
+                    return None;
+                }
             }
             if out {
                 self.read_out();
@@ -149,12 +153,8 @@ impl Running {
         ]
     }
 
-    /// Takes standard input from bpp-flow; `None`: it is gone.
-    fn listen(&mut self, results: &mut Results) -> Option<()> {
-        results.control.fill();
-        if results.control.ended() {
-            return None;
-        }
+    /// Takes the standard input that has been received, as much as there is room for; `None`: damage.
+    fn take_input(&mut self, results: &mut Results) -> Option<()> {
         while let Some(feed) = self.feed.as_mut().filter(|feed| feed.wants_more()) {
             let Some((kind, payload)) = results.control.next_frame() else { break };
             feed.receive(ToKeeper::read(kind, &payload).ok()?);
