@@ -105,6 +105,18 @@ mod tests {
     }
 
     #[test]
+    fn the_starter_is_a_valid_workflow() {
+        let folder = tempfile::tempdir().expect("a folder");
+        init(folder.path()).expect("writes");
+        let globals = Globals::default();
+        let file = folder.path().join("pipeline.yaml");
+        let loaded = super::super::load::load(Some(&file), &globals, &Terminal::detect(Color::Never)).expect("loads");
+        let workflow = &loaded.flow.workflow;
+        assert_eq!((workflow.stages.len(), workflow.outputs.len()), (3, 2));
+        assert_eq!(loaded.flow.state_dir, folder.path().join(".bpp-flow/plants"));
+    }
+
+    #[test]
     fn the_next_steps_can_be_pasted() {
         assert!(next_steps(Some(Path::new("a b"))).starts_with("  cd 'a b'\n  bpp-flow plan\n"));
         assert!(next_steps(None).starts_with("  bpp-flow plan\n"));

@@ -10,8 +10,8 @@ use super::style::{Style, Tint};
 const GAP: &str = "  ";
 /// No column is squeezed below this to make a table fit.
 const NARROWEST: usize = 8;
-/// Cells of more columns than this are cut, whatever the terminal.
-const WIDEST: usize = 60;
+/// Cells of a small table are cut there, whatever the terminal.
+const WIDEST: usize = 120;
 
 /// A piece of text in a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,9 +80,9 @@ impl Layout {
         }
     }
 
-    /// Caps cells, and squeezes the widest columns until a row fits into `width`.
-    pub fn fit(&mut self, width: Option<usize>) {
-        self.widths.iter_mut().for_each(|w| *w = (*w).min(WIDEST));
+    /// Caps cells at `widest`, and squeezes the widest columns until a row fits into `width`.
+    pub fn fit(&mut self, widest: usize, width: Option<usize>) {
+        self.widths.iter_mut().for_each(|w| *w = (*w).min(widest));
         let Some(width) = width else { return };
         let gaps = GAP.len() * self.widths.len().saturating_sub(1);
         while self.widths.iter().sum::<usize>() + gaps > width {
@@ -150,7 +150,7 @@ impl Grid {
         let mut layout = Layout::default();
         self.rows.iter().for_each(|row| layout.observe(row));
         layout.observe_header(&self.header);
-        layout.fit(width);
+        layout.fit(WIDEST, width);
         let mut out = layout.header(&self.header, style) + "\n";
         for row in &self.rows {
             out.push_str(&layout.line(row, style));

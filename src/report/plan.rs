@@ -2,8 +2,8 @@
 
 use crate::engine::events::StagePlan;
 
-use super::grid::{Cell, Grid};
-use super::phrase::{count, grouped, samples};
+use super::grid::{Cell, Grid, one_line};
+use super::phrase::{count, grouped, shell_quote};
 use super::style::{Style, Tint};
 
 /// The plan as text.
@@ -57,7 +57,7 @@ fn reasons(out: &mut String, stage: &StagePlan, style: Style) {
     let mut grid = Vec::new();
     for (reason, &n) in stage.reasons.iter().filter(|(_, n)| **n > 0) {
         let keys = stage.samples.get(reason).map(Vec::as_slice).unwrap_or_default();
-        grid.push((grouped(n), reason.replace('_', " "), samples(keys, n)));
+        grid.push((grouped(n), reason.replace('_', " "), explained(keys, n)));
     }
     let digits = grid.iter().map(|r| r.0.len()).max().unwrap_or(0);
     let words = grid.iter().map(|r| r.1.len()).max().unwrap_or(0);
@@ -65,6 +65,24 @@ fn reasons(out: &mut String, stage: &StagePlan, style: Style) {
         let line = format!("  {n:>digits$}  {reason:words$}  {keys}");
         out.push_str(line.trim_end());
         out.push('\n');
+    }
+}
+
+/// `c7 (area: 3 → 4), 'c 9', …`: keys as they can be pasted back, with what changed.
+fn explained(samples: &[String], of: u64) -> String {
+    let mut words: Vec<String> = samples.iter().map(|sample| one_line(&quote_key(sample))).collect();
+    if (samples.len() as u64) < of && !words.is_empty() {
+        words.push("…".into());
+    }
+    words.join(", ")
+}
+
+/// The key is quoted, the change behind it stays as it is.
+fn quote_key(sample: &str) -> String {
+    let change = sample.find('→').and_then(|arrow| sample[..arrow].rfind(" ("));
+    match change {
+        Some(at) => format!("{}{}", shell_quote(&sample[..at]), &sample[at..]),
+        None => shell_quote(sample),
     }
 }
 
@@ -103,7 +121,7 @@ mod tests {
         measure.reasons = [("new".into(), 10), ("input_changed".into(), 2)].into();
         measure.samples = [
             ("new".into(), vec!["c 1".into(), "c2".into(), "c3".into()]),
-            ("input_changed".into(), vec!["c7".into(), "c9".into()]),
+            ("input_changed".into(), vec!["c 7 (area: 3 → 4)".into(), "c9".into()]),
         ]
         .into();
         measure.changes = vec!["function measure in features.py changed".into()];
@@ -121,7 +139,7 @@ mod tests {
 
         measure
           function measure in features.py changed
-           2  input changed  c7, c9
+           2  input changed  'c 7' (area: 3 → 4), c9
           10  new            'c 1', c2, c3, …
 
         12 items to run, up to 3 more behind them

@@ -171,9 +171,10 @@ impl State {
             Event::Item { stage, key, status, attempt, seconds, .. } if verbose => {
                 return Some(item(stage, key, *status, *attempt, *seconds));
             }
-            Event::OutputWritten { path, rows, .. } => return Some(format!("wrote {path}: {}", count(*rows, "row"))),
             Event::Draining { signal, in_hand } => return Some(draining(signal, *in_hand)),
-            Event::SourceRead { .. } | Event::Item { .. } | Event::RunFinished { .. } => {}
+            // Outputs are told in the summary.
+            Event::SourceRead { .. } | Event::Item { .. } | Event::OutputWritten { .. } | Event::RunFinished { .. } => {
+            }
         }
         None
     }

@@ -8,6 +8,9 @@ use crate::data::{Table, Value};
 use super::grid::{Cell, Layout};
 use super::style::Style;
 
+/// Cells of more columns than this are cut, whatever the terminal.
+const WIDEST: usize = 60;
+
 /// A table of rows: first every batch is shown to [`RowTable::observe`], then each is written.
 #[derive(Debug, Default)]
 pub struct RowTable {
@@ -35,7 +38,7 @@ impl RowTable {
         }
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         self.layout.observe_header(&names);
-        self.layout.fit(width);
+        self.layout.fit(WIDEST, width);
         writeln!(out, "{}", self.layout.header(&names, style))
     }
 
