@@ -253,3 +253,77 @@ fn offset_at(zone: &str, micros: i128) -> Result<Offset, String> {
     let stamp = jiff::Timestamp::from_microsecond(stamp).unwrap_or(jiff::Timestamp::MAX);
     Ok(TimeZone::get(zone).map_err(unknown)?.to_offset(stamp))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::*;
+
+    use super::*;
+
+    fn told(array: impl Array + 'static) -> Vec<String> {
+        let array: ArrayRef = Arc::new(array);
+        let (column, spoilt) = column(&array);
+        let cell = |row: usize| match spoilt.iter().find(|(r, _)| *r == row) {
+            Some((_, what)) => format!("! {what}"),
+            None => format!("{} {}", column.value(row).type_name(), column.value(row)),
+        };
+        (0..array.len()).map(cell).collect()
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(
+            told(UInt64Array::from(vec![Some(u64::MAX), Some(1), None])),
+            ["int 18446744073709551615", "int 1", "None "]
+        );
+        assert_eq!(told(UInt8Array::from(vec![255])), ["int 255"]);
+        assert_eq!(told(Float32Array::from(vec![0.1])), ["float 0.10000000149011612"]);
+        let decimal = |scale| Decimal128Array::from(vec![15]).with_precision_and_scale(20, scale).expect("valid");
+        assert_eq!(told(decimal(0)), ["int 15"]);
+        assert_eq!(told(decimal(-2)), ["int 1500"]);
+        assert_eq!(told(decimal(1)), ["! decimals with a fraction cannot be kept exactly; cast them to float or text"]);
+    }
+
+    #[test]
+    fn texts_and_bytes() {
+        assert_eq!(told(StringViewArray::from(vec!["é"])), ["str é"]);
+        assert_eq!(told(LargeStringArray::from(vec![Some("a"), None])), ["str a", "None "]);
+        assert_eq!(told(LargeBinaryArray::from(vec![&b"\x01"[..]])), ["bytes 01"]);
+        let dictionary: DictionaryArray<Int8Type> = vec![Some("x"), None, Some("x")].into_iter().collect();
+        assert_eq!(told(dictionary), ["str x", "None ", "str x"]);
+    }
+
+    #[test]
+    fn times() {
+        let nanos = TimestampNanosecondArray::from(vec![1_000, -1_000, 1]);
+        assert_eq!(
+            told(nanos),
+            [
+                "datetime 1970-01-01T00:00:00.000001",
+                "datetime 1969-12-31T23:59:59.999999",
+                "! 1 ns is no whole number of microseconds, which is as fine as a time can be",
+            ]
+        );
+        let zoned = |zone: &str| TimestampSecondArray::from(vec![1_750_000_000]).with_timezone(zone);
+        assert_eq!(told(zoned("UTC")), ["datetime 2025-06-15T15:06:40+00:00"]);
+        assert_eq!(told(zoned("-05:30")), ["datetime 2025-06-15T09:36:40-05:30"]);
+        assert!(told(zoned("Nowhere/Here"))[0].contains("is not known"));
+        assert_eq!(told(Date32Array::from(vec![-1])), ["date 1969-12-31"]);
+        assert_eq!(told(Date32Array::from(vec![-800_000])), ["! a time outside the years 1 to 9999"]);
+        assert_eq!(told(TimestampSecondArray::from(vec![i64::MAX])), ["! a time outside the years 1 to 9999"]);
+        assert_eq!(told(Time32MillisecondArray::from(vec![86_399_999])), ["time 23:59:59.999000"]);
+        assert_eq!(told(DurationMillisecondArray::from(vec![-1_500])), ["timedelta -1.5"]);
+        assert!(told(IntervalYearMonthArray::from(vec![1]))[0].contains("cannot be kept"));
+    }
+
+    #[test]
+    fn one_bad_row_is_told_once() {
+        let bad = || Arc::new(TimestampNanosecondArray::from(vec![1_000, 1])) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([("a", bad()), ("b", bad())]).expect("valid");
+        let (_, spoilt) = columns(&batch);
+        assert_eq!(spoilt.len(), 1);
+        assert!(spoilt[0].1.starts_with("column \"a\": 1 ns"));
+    }
+}
