@@ -62,7 +62,7 @@ pub fn sources_unchanged(replay: &Replay, selected: &[bool]) -> Result<bool, Eng
         let source = &workflow.sources[number];
         let Some(roster) = replay.store.roster(&source.name)? else { return Ok(false) };
         let Some(known) = roster.info().content.filter(|_| roster.info().complete) else { return Ok(false) };
-        if source::content(source, &workflow.dir)? != Some(known) {
+        if source::content_in(source, &replay.plan.reading.0)? != Some(known) {
             return Ok(false);
         }
     }

@@ -151,9 +151,9 @@ impl Survey {
 
     fn walk_source(&mut self, number: usize, limit: Option<u64>) -> Result<(), EngineError> {
         let source = self.plan.workflow.sources[number].clone();
-        let dir = self.plan.workflow.dir.clone();
+        let around = self.plan.reading.0.clone();
         let roster = self.store.as_ref().map(|s| s.roster(&source.name)).transpose()?.flatten();
-        let content = source::content(&source, &dir)?;
+        let content = source::content_in(&source, &around)?;
         let known = roster.as_ref().filter(|r| r.info().complete && content.is_some() && r.info().content == content);
         let unread = super::feed::cannot_be_read_twice(&source);
         let mut left = limit.unwrap_or(u64::MAX);
@@ -170,7 +170,7 @@ impl Survey {
             return Ok(());
         }
         let mut identifier = Identifier::new(&source.name, &source.key);
-        for (n, batch) in source::open(&source, &dir, None, None)?.enumerate() {
+        for (n, batch) in source::open_in(&source, &around, None, None)?.enumerate() {
             let batch = identifier.identify(batch?)?;
             let before = match &roster {
                 Some(roster) if roster.digest(n as u64)? != Some(batch.digest) => roster.batch(n as u64)?,

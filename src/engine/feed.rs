@@ -23,7 +23,7 @@ use crate::store::{Roster, Store, Write};
 pub struct SourceFeed {
     pub number: usize,
     pub source: Source,
-    pub dir: std::path::PathBuf,
+    pub around: source::Surroundings,
     pub store: Store,
     pub budget: Budget,
     pub inbox: Sender<Message>,
@@ -41,7 +41,7 @@ impl SourceFeed {
     }
 
     fn read(&self) -> Result<(), EngineError> {
-        let content = source::content(&self.source, &self.dir)?;
+        let content = source::content_in(&self.source, &self.around)?;
         let roster = self.store.roster(&self.source.name)?;
         if let (Some(roster), Some(content), None) = (&roster, content, self.limit) {
             if roster.info().complete && roster.info().content == Some(content) {
@@ -55,7 +55,7 @@ impl SourceFeed {
             self.write(Write::RosterBegin { source: self.source.name.clone() });
         }
         let mut identifier = Identifier::new(&self.source.name, &self.source.key);
-        for batch in source::open(&self.source, &self.dir, None, stdin_of(&self.source))? {
+        for batch in source::open_in(&self.source, &self.around, None, stdin_of(&self.source))? {
             let batch = identifier.identify(batch?)?;
             let (batch, full) = self.limited(batch, reading.rows);
             let batch = Arc::new(batch);

@@ -210,7 +210,7 @@ impl Helpers for Crew {
         let feed = SourceFeed {
             number: source,
             source: self.plan.workflow.sources[source].clone(),
-            dir: self.dir.clone(),
+            around: self.plan.reading.0.clone(),
             store: self.store.clone(),
             budget: self.budget.clone(),
             inbox: self.inbox.clone(),

@@ -4,6 +4,7 @@
 //! ([`super::keeper`]) that looks after the Python process or runs the commands. Workers start as there is work for
 //! them. A job's frames are encoded on rayon at submission, so that the next one is ready when a worker is.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -24,8 +25,26 @@ pub(super) struct Settings {
     pub state_dir: PathBuf,
     /// Python workers share the terminal, so that a debugger can be used in them.
     pub terminal: bool,
+    /// What interpreters turned out to be: a shim's detour is taken once.
+    pub executables: Mutex<HashMap<PathBuf, PathBuf>>,
     /// The threads of workers.
     pub threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Settings {
+    /// The program behind an interpreter, as far as it is known.
+    pub(super) fn executable(&self, interpreter: &Path) -> PathBuf {
+        let known = self.executables.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        known.get(interpreter).cloned().unwrap_or_else(|| interpreter.to_path_buf())
+    }
+
+    /// An interpreter said what it is.
+    pub(super) fn learn_executable(&self, interpreter: &Path, executable: &Path) {
+        if executable.is_absolute() {
+            let mut known = self.executables.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            known.insert(interpreter.to_path_buf(), executable.to_path_buf());
+        }
+    }
 }
 
 /// Runs tasks on this machine. Dropping it stops it.
@@ -54,6 +73,7 @@ impl LocalExecutor {
             program: program.to_path_buf(),
             state_dir: state_dir.to_path_buf(),
             terminal: debug_terminal,
+            executables: Mutex::default(),
             threads: Mutex::default(),
         };
         LocalExecutor { shared: Arc::new(Shared::new(settings, limit, reports)) }

@@ -62,7 +62,7 @@ impl Process {
             false => [null.as_fd(), capture.as_fd(), capture.as_fd()],
         };
         let fds = [&standard[..], &[theirs.as_fd(), slot.file()]].concat();
-        let setup = setup(settings.terminal, key, python, lanes);
+        let setup = setup(settings, key, python, lanes);
         let keeper = Keeper::start(&settings.program, setup, &fds)?;
         let mut data = Channel::new(ours);
         data.push(wire::source_frame());
@@ -145,14 +145,14 @@ impl Process {
     }
 }
 
-fn setup(terminal: bool, key: PoolKey, python: &PythonEnv, lanes: usize) -> Setup {
+fn setup(settings: &Settings, key: PoolKey, python: &PythonEnv, lanes: usize) -> Setup {
     let own = [
         ("BPP_FLOW_SLOT_FD", SLOT_FD.to_string()),
         ("BPP_FLOW_LANES", lanes.to_string()),
-        ("BPP_FLOW_TERMINAL", i32::from(terminal).to_string()),
+        ("BPP_FLOW_TERMINAL", i32::from(settings.terminal).to_string()),
     ];
     let own = own.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = key.env.into_iter().map(|(name, value)| (name.into(), value.into()));
-    let argv = vec![python.interpreter.clone().into(), "-c".into(), wire::BOOTSTRAP.into()];
-    Setup { role: Role::Process { argv, terminal }, env: env.chain(own).collect(), cwd: key.cwd }
+    let argv = vec![settings.executable(&python.interpreter).into(), "-c".into(), wire::BOOTSTRAP.into()];
+    Setup { role: Role::Process { argv, terminal: settings.terminal }, env: env.chain(own).collect(), cwd: key.cwd }
 }

@@ -4,6 +4,7 @@
 //! A death is what the keeper reports, never the end of the frames alone: a forked child may hold those open. Whatever
 //! was written before counts; then the slot names the item in hand.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::command::{IDLE, STRIKES};
@@ -249,7 +250,11 @@ impl Worker {
                     self.seat.broken(&lane.hand, message);
                 }
             }
-            FromWorker::Hello { .. } => {}
+            FromWorker::Hello { executable, .. } => {
+                if let Some(python) = &self.seat.key().python {
+                    self.seat.shared.settings.learn_executable(&python.interpreter, Path::new(&executable));
+                }
+            }
         }
         Ok(())
     }

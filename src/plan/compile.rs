@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::fingerprint::Fingerprint;
 use super::signature::{Signature, signature};
-use super::{Graph, Plan, PlanError, PlannedStage, Run, Surroundings};
-use crate::data::{Hash, Uses, Value};
+use super::{Graph, Plan, PlanError, PlannedStage, Reading, Run, Surroundings};
+use crate::data::{Hash, Uses, Value, source};
 use crate::executor::{Job, PoolKey, PythonEnv, Shape, Work};
 use crate::spec::model::{
     Action, Backend, Call, ChunkFormat, CommandAction, CommandLine, Input, PythonAction, Settings, Stage, Verb,
@@ -38,7 +38,23 @@ pub(super) fn compile(workflow: Arc<Workflow>, surroundings: &Surroundings<'_>) 
         stages[index] = Some(Arc::new(stage));
     }
     let stages = stages.into_iter().flatten().collect();
-    Ok(Plan { workflow, graph, stages })
+    let reading = Reading(reading(&workflow, surroundings));
+    Ok(Plan { workflow, graph, stages, reading })
+}
+
+fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surroundings {
+    let scope = Scope {
+        params: &workflow.params,
+        env: Some(surroundings.env),
+        run: Some(surroundings.run),
+        ..Scope::default()
+    };
+    let outputs = workflow.outputs.iter().filter_map(|output| output.path.render_text(&scope).ok());
+    source::Surroundings {
+        dir: workflow.dir.clone(),
+        excluded: Arc::new(outputs.map(|path| workflow.dir.join(path)).collect()),
+        digests: Some(Arc::new(source::MemoryDigests::default())),
+    }
 }
 
 struct Compiler<'a> {
@@ -271,8 +287,10 @@ impl Compiler<'_> {
     }
 
     fn matching(&self, pattern: &str) -> Result<Vec<PathBuf>, PlanError> {
-        let found = crate::data::source::matching_files(&self.workflow.dir, pattern).map_err(|problem| {
-            PlanError::Template { stage: self.stage.name.clone(), what: "deps".into(), problem: problem.to_string() }
+        let found = source::matching_files(&self.workflow.dir, pattern).map_err(|problem| PlanError::Template {
+            stage: self.stage.name.clone(),
+            what: "deps".into(),
+            problem: problem.to_string(),
         })?;
         if found.is_empty() {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);

@@ -16,7 +16,7 @@ pub use compile::find_program;
 pub use fingerprint::{Change, Fingerprint};
 pub use graph::Graph;
 
-use crate::data::{Hash, Uses, Value};
+use crate::data::{Hash, Uses, Value, source};
 use crate::executor::Job;
 use crate::spec::model::{CommandAction, Input, Settings, Verb, Workflow};
 use crate::spec::template::{Expression, TemplateTree};
@@ -28,6 +28,18 @@ pub struct Plan {
     pub graph: Graph,
     /// In step with the workflow's stages.
     pub stages: Vec<Arc<PlannedStage>>,
+    /// What sources are read in: outputs never match, digests of files are remembered.
+    pub reading: Reading,
+}
+
+/// What sources are read in.
+#[derive(Clone)]
+pub struct Reading(pub source::Surroundings);
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reading({})", self.0.dir.display())
+    }
 }
 
 /// A stage, resolved.
