@@ -22,6 +22,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Starts `program` (bpp-flow itself) as a keeper and hands it its setup and some descriptors.
+    #[expect(clippy::disallowed_methods, reason = "keepers start here, and nowhere else")]
     pub(super) fn start(program: &Path, setup: Setup, fds: &[BorrowedFd]) -> io::Result<Keeper> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = Command::new(program);

@@ -121,6 +121,7 @@ impl Drop for Handle {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "this room is redb's")]
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::SingleWriter);

@@ -15,6 +15,7 @@
 //! Variables: `BPP_TEST_CASES` (random workflows, default 6), `BPP_TEST_SEED` (the first of them),
 //! `BPP_TEST_KILLS` (kill cycles of the soak, default 3), `BPP_TEST_BIN` (another binary), `BPP_TEST_KEEP` (keep the
 //! folder of a failing test).
+#![expect(clippy::disallowed_methods, reason = "the suite starts the program")]
 
 mod env;
 

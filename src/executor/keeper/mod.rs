@@ -30,6 +30,7 @@ pub const ARGUMENT: &str = "__keeper";
 pub(super) const MAX_FDS: usize = 8;
 
 /// Becomes a keeper, and never returns, if this process was started as one. To be called first of all in `main`.
+#[expect(clippy::disallowed_methods, reason = "a keeper must not run bpp-flow's main")]
 pub fn main_if_keeper() {
     if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(ARGUMENT)) {
         std::process::exit(if keep().is_some() { 0 } else { 1 });

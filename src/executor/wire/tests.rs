@@ -133,6 +133,7 @@ fn append(path: &Path) -> File {
     File::options().read(true).append(true).create(true).open(path).unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "the test plays the keeper")]
 fn spawn(folder: &Path, capture: &File, slot: &File, socket: OwnedFd, env: &[(&str, &str)]) -> Child {
     use std::os::unix::process::CommandExt;
     let slot = rustix::io::dup(slot).unwrap();

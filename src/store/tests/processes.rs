@@ -22,6 +22,7 @@ fn commits_for_ever() {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the test kills a writer")]
 fn start(dir: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "store::tests::processes::commits_for_ever", "--ignored", "--nocapture"])
