@@ -65,7 +65,12 @@ impl CliError {
     /// Whether the reader of our output has gone.
     pub(super) fn is_broken_pipe(&self) -> bool {
         let broken = |e: &(dyn Error + 'static)| {
-            e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+            let io = e.downcast_ref::<io::Error>().map(io::Error::kind);
+            let csv = e.downcast_ref::<csv::Error>().and_then(|e| match e.kind() {
+                csv::ErrorKind::Io(e) => Some(e.kind()),
+                _ => None,
+            });
+            io.or(csv) == Some(io::ErrorKind::BrokenPipe)
         };
         self.chain().any(broken)
     }

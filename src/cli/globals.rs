@@ -13,7 +13,7 @@ const HEADING: &str = "Options of all commands";
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Globals {
     /// The workflow file, as an option
-    #[arg(short = 'f', long = "file", value_name = "FILE", global = true, help_heading = HEADING)]
+    #[arg(id = "workflow_file", short = 'f', long = "file", value_name = "FILE", global = true, help_heading = HEADING)]
     pub file: Option<PathBuf>,
     /// Where the state lies; default: .bpp-flow/NAME beside the file, or below $BPP_FLOW_STATE
     #[arg(long, value_name = "DIR", global = true, help_heading = HEADING)]

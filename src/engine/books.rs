@@ -1,5 +1,6 @@
 //! The books of a run: its record in the catalogue, what it settled, and its summary.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -254,8 +255,31 @@ impl Books {
                 stages.iter().map(|s| self.whole && s.settled && s.gate != super::stage::Gate::Shut).collect();
             self.note_settled(replay, stages, &complete)?;
             summary.outputs = super::outputs::write(replay, &complete, events)?;
+            self.recount(replay)?;
         }
         self.finish(replay, summary, end, events)
+    }
+
+    /// After a run that took only some items: counts of all that is known, so that `status` forgets nothing.
+    fn recount(&mut self, replay: &Replay) -> Result<(), EngineError> {
+        if self.whole {
+            return Ok(());
+        }
+        let chosen: Vec<usize> = (0..self.selected.len()).filter(|&s| self.selected[s]).collect();
+        for (at, stage) in chosen.into_iter().enumerate() {
+            let mut counts = Counts { ran: self.record.stages[at].1.ran, total_known: true, ..Counts::default() };
+            let _ = replay.resolved(stage, &mut |flow| {
+                counts.total += flow.batch.len() as u64 + flow.blocked + flow.possible;
+                counts.done += flow.resolved.done;
+                counts.failed += flow.resolved.failed.len() as u64;
+                counts.due += flow.resolved.due.len() as u64;
+                counts.blocked += flow.blocked;
+                counts.possible += flow.possible;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            self.record.stages[at].1 = counts;
+        }
+        Ok(())
     }
 
     fn note_settled(&self, replay: &Replay, stages: &[StageRun], complete: &[bool]) -> Result<(), EngineError> {

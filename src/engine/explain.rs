@@ -95,7 +95,7 @@ impl Survey {
             });
         }
         let waiting = plan.stages.iter().map(|_| Vec::new()).collect();
-        let selection = Selection { keys: options.items.clone(), rows: options.rows.clone() };
+        let selection = Selection::new(&options.items, &options.rows);
         Ok(Survey { plan, store, selected, selection, stages, waiting, unchanged: false })
     }
 

@@ -159,12 +159,15 @@ pub fn rows_with_failed(stage: &PlannedStage, flow: StageFlow) -> Table {
     both.take(&order)
 }
 
-/// Failures that hold, grouped.
+/// Failures that hold, grouped; none where nothing was run yet.
 ///
 /// # Errors
-/// When nothing was run yet, or the store cannot be read.
+/// When the store cannot be read.
 pub fn errors(flow: &Flow, stage: Option<&str>) -> Result<Vec<FailureGroup>, EngineError> {
-    let replay = open(flow)?;
+    let replay = match open(flow) {
+        Err(EngineError::NoState) => return Ok(Vec::new()),
+        opened => opened?,
+    };
     let mut groups = Vec::new();
     for index in stages_asked(&replay, stage)? {
         let planned = replay.plan.stages[index].clone();

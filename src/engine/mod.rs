@@ -51,6 +51,9 @@ pub enum EngineError {
     /// A name on the command line.
     #[error("no stage {name:?}")]
     NoStage { name: String, stages: Vec<String> },
+    /// `--item` or `--row` names what is not there.
+    #[error("no item {keys}")]
+    NoItem { keys: String },
     /// A template of an output path.
     #[error("output of stage {stage}: {problem}")]
     OutputPath { stage: String, problem: String },

@@ -139,7 +139,7 @@ fn dispatch(
         plan: replay.plan.clone(),
         replay: replay.clone(),
         selected: selected.to_vec(),
-        selection: Selection { keys: options.items.clone(), rows: options.rows.clone() },
+        selection: Selection::new(&options.items, &options.rows),
         limit: options.limit,
         only_failed: options.retry.is_some(),
         want_items: options.want_items,

@@ -17,6 +17,24 @@ impl Selection {
         self.keys.is_empty() && self.rows.is_empty()
     }
 
+    /// A selection of these keys and rows; lists of several key columns may be spaced as one likes.
+    pub fn new(keys: &[String], rows: &[u64]) -> Selection {
+        let keys = keys.iter().map(|key| match serde_json::from_str::<Vec<serde_json::Value>>(key) {
+            Ok(list) => serde_json::Value::from(list).to_string(),
+            Err(_) => key.clone(),
+        });
+        Selection { keys: keys.collect(), rows: rows.to_vec() }
+    }
+
+    /// The keys and rows that none of these items answers to are left in `missing`.
+    pub fn strike_out(missing: &mut Selection, items: &Items) {
+        if missing.is_all() {
+            return;
+        }
+        missing.rows.retain(|row| !items.rows.contains(row));
+        missing.keys.retain(|wanted| !(0..items.len()).any(|i| items.key(i) == *wanted));
+    }
+
     /// Whether item `i` is selected: by its row, its key, or the key of an item that it came from or that comes
     /// from it (`K` and `K/0` select each other).
     pub fn covers(&self, items: &Items, i: usize) -> bool {

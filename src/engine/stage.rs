@@ -117,6 +117,8 @@ pub struct StageRun {
     pub uncommitted: u64,
     /// Due items that are not selected.
     pub left: u64,
+    /// Failures that hold, of items that are not selected.
+    pub out_of_scope: u64,
     pub counts: Counts,
     pub cached: u64,
     /// Rows that a reduce has to do without.
@@ -153,6 +155,7 @@ impl StageRun {
             tasks: 0,
             uncommitted: 0,
             left: 0,
+            out_of_scope: 0,
             counts: Counts::default(),
             cached: 0,
             missing: 0,
@@ -224,7 +227,7 @@ impl StageRun {
             name: self.planned.name.clone(),
             ran: self.counts.ran,
             cached: self.cached,
-            failed: self.counts.failed,
+            failed: self.counts.failed - self.out_of_scope,
             blocked: self.counts.blocked,
             seconds,
             total: self.counts.total,

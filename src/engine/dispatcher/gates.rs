@@ -110,9 +110,6 @@ impl Dispatcher<'_> {
         if !before.iter().all(|&s| self.stages[s].settled) {
             return;
         }
-        if before.iter().any(|&s| !self.is_clean(s)) {
-            return self.shut(index);
-        }
         let mut ready = true;
         for input in &planned.inputs {
             match *input {
@@ -125,6 +122,9 @@ impl Dispatcher<'_> {
         }
         if !ready {
             return;
+        }
+        if before.iter().any(|&s| !self.is_clean(s)) {
+            return self.shut(index);
         }
         let left = planned.inputs.iter().any(
             |input| matches!(input, Input::Stage(s) if self.stages[*s].left > 0 || self.stages[*s].gate == Gate::Shut),
@@ -149,10 +149,22 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn shut(&mut self, index: usize) {
+        let planned = self.stages[index].planned.clone();
+        let rows = match planned.verb {
+            Verb::Reduce { .. } | Verb::Once => 1,
+            _ => planned
+                .inputs
+                .iter()
+                .map(|input| match *input {
+                    Input::Source(source) => self.source_rows[source],
+                    Input::Stage(stage) => self.stages[stage].counts.total,
+                })
+                .sum(),
+        };
         let run = &mut self.stages[index];
         run.gate = Gate::Shut;
         run.open_inputs = 0;
-        run.counts.blocked = run.counts.blocked.max(1);
-        run.counts.total = run.counts.total.max(1);
+        run.counts.blocked = rows.max(1);
+        run.counts.total = rows.max(1);
     }
 }

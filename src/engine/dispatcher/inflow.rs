@@ -8,6 +8,7 @@ use crate::data::Batch;
 use crate::engine::budget::Permit;
 use crate::engine::events::Event;
 use crate::engine::resolve::{Due, with_input_number};
+use crate::engine::selection::Selection;
 use crate::engine::stage::{Arrival, Gate, Pending};
 use crate::spec::model::{Input, Verb};
 use crate::store::model::RosterBatch;
@@ -89,14 +90,17 @@ impl Dispatcher<'_> {
         run.counts.done += resolved.done;
         run.cached += resolved.done;
         run.counts.failed += resolved.failed.len() as u64;
-        for (i, hit) in &resolved.failed {
+        Selection::strike_out(&mut self.missing, &batch.items);
+        let selection = &self.orders.selection;
+        let in_scope = |i: u32| selection.covers(&batch.items, i as usize);
+        run.out_of_scope += resolved.failed.iter().filter(|(i, _)| !in_scope(*i)).count() as u64;
+        for (i, hit) in resolved.failed.iter().filter(|(i, _)| in_scope(*i)) {
             if let Some(failure) = hit.failure() {
                 run.failures.add(|| batch.items.key(*i as usize), failure);
             }
         }
         run.counts.due += resolved.due.len() as u64;
         let asked = |due: Due| follows || !self.orders.only_failed || due != Due::NoResult;
-        let selection = &self.orders.selection;
         let wanted = resolved.due.iter().filter(|(i, due)| asked(*due) && selection.covers(&batch.items, *i as usize));
         let selected: Vec<u32> = wanted.map(|(i, _)| *i).collect();
         run.left += (resolved.due.len() - selected.len()) as u64;

@@ -167,6 +167,8 @@ pub struct Dispatcher<'a> {
     last_task: TaskId,
     outside_tasks: usize,
     inside_tasks: usize,
+    /// What of the selection no item has answered to yet.
+    missing: Selection,
     mode: Mode,
     end: Option<End>,
     record: &'a mut dyn FnMut(&[StageRun]) -> Option<Write>,
@@ -193,6 +195,7 @@ impl<'a> Dispatcher<'a> {
             sources: vec![SourceState::Unread; sources],
             source_rows: vec![0; sources],
             chosen: vec![Vec::new(); sources],
+            missing: orders.selection.clone(),
             orders,
             lines,
             helpers,
@@ -226,6 +229,11 @@ impl<'a> Dispatcher<'a> {
         }
         self.orders.budget.close();
         self.executor.stop();
+        if self.end.is_none() && !self.missing.is_all() {
+            let keys =
+                self.missing.keys.iter().cloned().chain(self.missing.rows.iter().map(|row| format!("row {row}")));
+            self.end = Some(End::Broken(EngineError::NoItem { keys: keys.collect::<Vec<_>>().join(", ") }));
+        }
         self.end.take()
     }
 
