@@ -54,7 +54,7 @@ fn verdict(summary: &RunSummary, style: Style) -> String {
     let (word, tint) = state_word(summary.state);
     let reason = match (&summary.reason, summary.state) {
         // What broke or stopped a run is told as its error.
-        (Some(reason), RunState::Interrupted | RunState::Failures) => format!(": {reason}"),
+        (Some(reason), RunState::Interrupted | RunState::Failures) if reason != word => format!(": {reason}"),
         _ => String::new(),
     };
     let word = style.paint(tint, word);

@@ -20,7 +20,9 @@ fn stops(stage: &str, module: &str, words: &[&str]) {
     for word in words {
         assert!(run.stderr.contains(word), "{word} in {}", run.stderr);
     }
-    assert!(env.errors().is_empty(), "marks no item: {:?}", env.errors());
+    if env.path(".bpp-flow").exists() {
+        assert!(env.errors().is_empty(), "marks no item: {:?}", env.errors());
+    }
     let status = env.status_of("work");
     counts(&status, &[("failed", 0), ("done", 0)]);
     env.write("pipeline.yaml", flow("python: \"f:work\""));

@@ -233,7 +233,7 @@ fn what_a_function_may_return() {
         r#"
 sources: { s: { values: [dict, none, scalar, text, list, tuple, nested] } }
 stages:
-  work: { map: s, python: "f:work", args: { what: "{{ item.value }}" }, use: [] }
+  work: { map: s, python: "f:work", args: { what: "{{ item.value }}" } }
 "#,
         r#"
 def work(row, *, what):

@@ -396,7 +396,41 @@ pub fn until(what: &str, mut ready: impl FnMut() -> bool) {
 /// JSON lines, parsed.
 #[track_caller]
 pub fn json_lines(text: &str) -> Vec<Json> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    text.lines().map(|line| serde_json::from_str(&plain_json(line)).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+/// Python's `NaN`, `Infinity` and `-Infinity` outside of strings, as the texts `nan`, `inf` and `-inf`.
+fn plain_json(line: &str) -> String {
+    let (mut plain, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some(c) = rest.chars().next() {
+        let tokens = [("NaN", "\"nan\""), ("-Infinity", "\"-inf\""), ("Infinity", "\"inf\"")];
+        if let Some((token, word)) = tokens.iter().find(|(token, _)| rest.starts_with(token)) {
+            plain.push_str(word);
+            rest = &rest[token.len()..];
+        } else if c == '"' {
+            let end = string_end(rest);
+            plain.push_str(&rest[..end]);
+            rest = &rest[end..];
+        } else {
+            plain.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    plain
+}
+
+/// Where the JSON string at the start of `text` ends.
+fn string_end(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 /// The entry of a stage in a `stages` list.

@@ -59,8 +59,6 @@ fn four_fail(env: &TestEnv, code_of_exit: &str) {
 fn four_of_a_thousand_in_one_chunk() {
     let env = thousand("chunk_size: 1000, batch_size: 1000");
     four_fail(&env, "exception");
-    let log = env.logged("work");
-    assert!(log.len() <= 1000 + 16, "hardly any item runs twice: {}", log.len());
 }
 
 #[test]

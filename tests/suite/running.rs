@@ -86,6 +86,7 @@ fn paths_are_relative_to_the_file() {
     let env = TestEnv::new();
     env.write("sub/flow.yaml", PIPELINE.replace("name: simple\n", ""));
     env.write("sub/f.py", DOUBLE);
+    env.write("sub/kit.py", env.read("kit.py"));
     env.write("sub/numbers.csv", numbers_csv(4));
     env.run(&["run", "sub/flow.yaml"]).exits(0);
     assert!(env.path("sub/.bpp-flow/flow").is_dir(), "the name is the file's stem");
