@@ -171,7 +171,7 @@ fn kills_within_large_chunks() {
 #[test]
 fn a_kill_leaves_no_command_running() {
     let env = TestEnv::with(
-        "sources: { n: { range: {start: 0, stop: 50} } }\nstages:\n  work: { map: n, shell: \"echo b >> begun; test {{ item.value }} -ge 10 || exit 0; sleep 600 & setsid sleep 601\", workers: 4 }\n",
+        "sources: { n: { range: {start: 0, stop: 50} } }\nstages:\n  work: { map: n, shell: \"echo b >> begun; test {{ item.value }} -ge 10 || exit 0; sleep 600 & setsid sleep 601; wait\", workers: 4, chunk_size: 1 }\n",
         "",
     );
     let run = env.spawn(&["run"]);

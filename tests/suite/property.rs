@@ -201,11 +201,14 @@ const CONFIGURATIONS: [(&str, u32); 8] = [
     ("chunk_size: 1000, workers: 1", 2),
 ];
 
+/// The name of each stage, and rows as canonical text.
+type Rows = Vec<(String, Vec<String>)>;
+
 /// What somebody outside sees of a finished workflow.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    rows: Vec<(String, Vec<String>)>,
-    failed: Vec<(String, Vec<String>)>,
+    rows: Rows,
+    failed: Rows,
     errors: Vec<String>,
 }
 
@@ -299,7 +302,7 @@ fn outcome(case: &Case, settings: &str, kills: u32, random: &mut Random) -> Seen
 }
 
 /// The oracle's rows and failures, in the form of [`Seen`].
-fn foretold(case: &Case) -> (Vec<(String, Vec<String>)>, Vec<(String, Vec<String>)>) {
+fn foretold(case: &Case) -> (Rows, Rows) {
     let env = prepare(case, "");
     env.write("oracle.py", include_str!("py/oracle.py"));
     let plan: Vec<&Json> = case.stages.iter().map(|stage| &stage.plan).collect();
@@ -328,7 +331,7 @@ fn unordered(case: &Case) -> Vec<String> {
     names
 }
 
-fn in_any_order(mut stages: Vec<(String, Vec<String>)>, names: &[String]) -> Vec<(String, Vec<String>)> {
+fn in_any_order(mut stages: Rows, names: &[String]) -> Rows {
     stages.iter_mut().filter(|(name, _)| names.contains(name)).for_each(|(_, rows)| rows.sort());
     stages
 }

@@ -196,6 +196,21 @@ stages:
 }
 
 #[test]
+fn automatic_chunks_leave_no_worker_idle() {
+    // Ten quick items tempt to large chunks; then each of four workers must get one of the others.
+    for action in ["python: \"f:work\"", "command: [python3, -c, \"import f; f.work({'value': {{ item.value }}})\"]"] {
+        let env = TestEnv::with(
+            &format!(
+                "sources: {{ n: {{ range: {{start: 0, stop: 50}} }} }}\nstages:\n  work: {{ map: n, {action}, workers: 4 }}\n"
+            ),
+            "import kit\n\ndef work(row):\n    if row['value'] >= 10 and not kit.is_open('met'):\n        \
+             kit.meet('here', row['value'], 4, 20)\n        kit.open_gate('met')\n",
+        );
+        env.run(&["run"]).exits(0);
+    }
+}
+
+#[test]
 fn workers_are_capped() {
     for (setting, flags) in [("workers: 2", &[][..]), ("workers: 8", &["-j", "2"][..]), ("backend: serial", &[][..])] {
         let env = TestEnv::with(
