@@ -198,16 +198,34 @@ stages:
 #[test]
 fn automatic_chunks_leave_no_worker_idle() {
     // Ten quick items tempt to large chunks; then each of four workers must get one of the others.
-    for action in ["python: \"f:work\"", "command: [python3, -c, \"import f; f.work({'value': {{ item.value }}})\"]"] {
-        let env = TestEnv::with(
-            &format!(
-                "sources: {{ n: {{ range: {{start: 0, stop: 50}} }} }}\nstages:\n  work: {{ map: n, {action}, workers: 4 }}\n"
-            ),
-            "import kit\n\ndef work(row):\n    if row['value'] >= 10 and not kit.is_open('met'):\n        \
-             kit.meet('here', row['value'], 4, 20)\n        kit.open_gate('met')\n",
-        );
-        env.run(&["run"]).exits(0);
-    }
+    let env = TestEnv::with(
+        r#"
+sources: { n: { range: {start: 0, stop: 50} } }
+stages:
+  python: { map: n, python: "f:work", workers: 4 }
+  shell:
+    map: n
+    workers: 4
+    after: [python]
+    shell: |
+      if test {{ item.value }} -lt 10 || test -e met; then exit 0; fi
+      echo here >> here
+      for i in $(seq 300); do
+        if test "$(wc -l < here)" -ge 4; then touch met; exit 0; fi
+        sleep 0.05
+      done
+      exit 1
+"#,
+        r#"
+import kit
+
+def work(row):
+    if row["value"] >= 10 and not kit.is_open("met"):
+        kit.meet("here", row["value"], 4, 15)
+        kit.open_gate("met")
+"#,
+    );
+    env.run(&["run"]).exits(0);
 }
 
 #[test]
