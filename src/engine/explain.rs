@@ -85,7 +85,13 @@ impl Survey {
         for planned in &plan.stages {
             let view = store.as_ref().map(|s| s.view(&planned.name, planned.version)).transpose()?;
             stages.push(Tally {
-                resolver: Resolver { stage: planned.clone(), view, policy: policy.clone(), params: params.clone() },
+                resolver: Resolver {
+                    stage: planned.clone(),
+                    view,
+                    dir: plan.workflow.dir.clone(),
+                    policy: policy.clone(),
+                    params: params.clone(),
+                },
                 report: blank(&plan, planned),
                 planned: planned.clone(),
                 next_index: 0,
@@ -237,6 +243,12 @@ impl Survey {
 
     fn take(&mut self, stage: usize, passing: Passing) -> Result<(), EngineError> {
         let Passing { input, batch, blocked, possible, before, moved } = passing;
+        if self.is_held_up(stage) {
+            let items = batch.len() as u64 + blocked + possible;
+            self.stages[stage].report.total += items;
+            self.stages[stage].report.blocked += items;
+            return Ok(());
+        }
         let tally = &mut self.stages[stage];
         let batch = with_input_number(&tally.planned, input, batch);
         let resolved = tally.resolver.resolve(&batch, tally.next_index, moved)?;
@@ -247,6 +259,14 @@ impl Survey {
         self.account(stage, &batch, &resolved, before.as_deref())?;
         self.send_on(stage, resolved, blocked, possible);
         Ok(())
+    }
+
+    /// Whether a stage waits for one that has failures.
+    fn is_held_up(&self, stage: usize) -> bool {
+        self.plan.stages[stage].after.iter().any(|&before| {
+            let report = &self.stages[before].report;
+            report.failed > 0 && report.due == 0 && report.possible == 0
+        })
     }
 
     fn account(
@@ -504,8 +524,14 @@ fn differing_columns(new: (&Table, usize), old: (&Table, usize)) -> Vec<String> 
     let names: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).collect();
     names
         .into_iter()
-        .filter(|name| new.get(*name) != old.get(*name))
+        .filter(|name| new.get(*name) != old.get(*name) && !matches!(new.get(*name), Some(Value::Aside(_))))
         .map(|name| {
+            if let (Some(Value::File { path, .. }), Some(Value::File { path: before, .. })) =
+                (new.get(name), old.get(name))
+                && path == before
+            {
+                return format!("content of {name}");
+            }
             let shown =
                 |v: Option<&Value>| v.map_or("nothing".to_string(), |v| v.to_string().chars().take(30).collect());
             format!("{name}: {} → {}", shown(old.get(name)), shown(new.get(name)))

@@ -43,10 +43,11 @@ impl SourceFeed {
     fn read(&self) -> Result<(), EngineError> {
         let content = source::content_in(&self.source, &self.around)?;
         let roster = self.store.roster(&self.source.name)?;
-        if let (Some(roster), Some(content), None) = (&roster, content, self.limit) {
-            if roster.info().complete && roster.info().content == Some(content) {
-                return self.read_roster(roster);
-            }
+        if let (Some(roster), Some(content), None) = (&roster, content, self.limit)
+            && roster.info().complete
+            && roster.info().content == Some(content)
+        {
+            return self.read_roster(roster);
         }
         let known = roster.as_ref().map_or(0, |r| r.info().batches);
         let keeps = self.limit.is_none() || known == 0;
@@ -85,10 +86,10 @@ impl SourceFeed {
 
     fn read_roster(&self, roster: &Roster) -> Result<(), EngineError> {
         for n in 0..roster.info().batches {
-            if let Some(batch) = roster.batch(n)? {
-                if !self.send(Arc::new(batch), false) {
-                    return Ok(());
-                }
+            if let Some(batch) = roster.batch(n)?
+                && !self.send(Arc::new(batch), false)
+            {
+                return Ok(());
             }
         }
         self.end();

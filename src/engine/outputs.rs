@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ fn written(path: &Path, from: &str) -> Option<Written> {
     Some(Written { from: from.to_string(), size: meta.len(), modified })
 }
 
-fn write_one(replay: &Replay, output: &Output, path: &PathBuf) -> Result<u64, EngineError> {
+fn write_one(replay: &Replay, output: &Output, path: &Path) -> Result<u64, EngineError> {
     let mut schema = Schema::default();
     each_table(replay, output, &mut |table| {
         schema.observe(table);

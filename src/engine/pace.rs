@@ -61,7 +61,7 @@ impl Pace {
             None => 1,
             Some(mean) => ((TARGET_MICROS / mean.max(0.1)) as usize).clamp(1, MOST_ITEMS),
         };
-        let share = if queue.more_coming { usize::MAX } else { queue.waiting.div_ceil(queue.workers) };
+        let share = if queue.more_coming { usize::MAX } else { queue.waiting.div_ceil(2 * queue.workers) };
         let size = wanted.min(self.last.saturating_mul(GROWTH)).min(share).min(self.most).min(queue.waiting);
         self.last = self.last.max(size);
         size
@@ -117,6 +117,6 @@ mod tests {
         let mut pace = Pace::new(None, None);
         pace.learn(1, 1);
         pace.next(queue(100_000, true), false);
-        assert_eq!(pace.next(queue(40, false), false), 10);
+        assert_eq!(pace.next(queue(40, false), false), 5);
     }
 }

@@ -127,7 +127,13 @@ impl Replay {
         let planned = self.plan.stages[stage].clone();
         let view = self.store.view(&planned.name, self.versions[stage])?;
         let params = Arc::new(self.plan.params().to_vec());
-        Ok(Resolver { stage: planned, view: Some(view), policy: Arc::new(policy), params })
+        Ok(Resolver {
+            stage: planned,
+            view: Some(view),
+            dir: self.plan.workflow.dir.clone(),
+            policy: Arc::new(policy),
+            params,
+        })
     }
 
     fn source_rows(&self, source: usize, sink: &mut dyn FnMut(Flow) -> Step) -> Step {

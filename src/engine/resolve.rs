@@ -3,8 +3,10 @@
 //! [`decide`] is the one place that says whether an item runs. `run`, `plan`, `retry`, `results` and `status` all
 //! fold its answers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::data::source::file_digest;
 use crate::data::{Batch, Failure, FailureKind, Hash, Table, row_hashes};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
@@ -103,6 +105,8 @@ pub struct Resolver {
     /// What is stored at the stage's version; `None`: there is no store yet.
     pub view: Option<View>,
     pub policy: Arc<Policy>,
+    /// The workflow's folder.
+    pub dir: PathBuf,
     /// What item-wise `deps` templates may name.
     pub params: Arc<Vec<(String, crate::data::Value)>>,
 }
@@ -178,11 +182,7 @@ impl Resolver {
     /// The content hash of an item's own further file; of a missing one, none.
     fn content(&self, template: &crate::spec::template::Template, scope: &Scope<'_>) -> Vec<u8> {
         let path = template.render_text(scope).unwrap_or_default();
-        let mut hasher = blake3::Hasher::new();
-        match hasher.update_mmap(&path) {
-            Ok(_) => hasher.finalize().as_bytes().to_vec(),
-            Err(_) => Vec::new(),
-        }
+        file_digest(&self.dir.join(path), None).map_or_else(|_| Vec::new(), |(_, digest)| digest.to_vec())
     }
 
     fn rows_of(&self, batch: &Batch, done: &[(u32, Hit)]) -> Batch {

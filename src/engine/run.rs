@@ -229,7 +229,7 @@ impl Helpers for Crew {
             let message = match resolver.resolve(&batch, first_index, moved) {
                 Ok(resolved) => {
                     let arrival = Arrival { batch, resolved, first_index, follows, permit };
-                    Message::Resolved { stage, number, arrival }
+                    Message::Resolved { stage, number, arrival: Box::new(arrival) }
                 }
                 Err(error) => Message::Broken(error.into()),
             };
@@ -250,6 +250,7 @@ impl Helpers for Crew {
         stage.resolver = Some(Arc::new(Resolver {
             stage: stage.planned.clone(),
             view: Some(view),
+            dir: self.dir.clone(),
             policy: self.policy.clone(),
             params: self.params.clone(),
         }));

@@ -18,7 +18,7 @@ pub struct Entry {
 /// What is durable now.
 pub enum Receipt {
     /// Outcomes of items.
-    Outcomes(Committed),
+    Outcomes(Box<Committed>),
     /// The roster of a source, whole.
     Source(usize),
 }

@@ -96,8 +96,11 @@ pub struct PythonEnv {
     /// The folder in which modules are found first.
     pub path: PathBuf,
     /// `module`, `function`, arguments: run once before the first item.
-    pub init: Option<(String, String, Vec<(String, Value)>)>,
+    pub init: Option<Initializer>,
 }
+
+/// Module, function and keyword arguments of what prepares a worker.
+pub type Initializer = (String, String, Vec<(String, Value)>);
 
 /// Names a task in reports.
 pub type TaskId = u64;

@@ -130,7 +130,7 @@ pub struct Writer {
 }
 
 enum Form {
-    Csv(text::CsvWriter),
+    Csv(Box<text::CsvWriter>),
     Jsonl(text::JsonlWriter),
     Parquet(Box<ArrowWriter<Sink>>),
     Arrow(Box<FileWriter<BufWriter<Sink>>>),
@@ -140,8 +140,8 @@ impl Writer {
     /// Begins a file.
     pub fn new(format: ExportFormat, schema: &OutputSchema, sink: Sink) -> Result<Writer, ExportError> {
         let form = match format {
-            ExportFormat::Csv => Form::Csv(text::CsvWriter::new(b',', schema, sink)?),
-            ExportFormat::Tsv => Form::Csv(text::CsvWriter::new(b'\t', schema, sink)?),
+            ExportFormat::Csv => Form::Csv(Box::new(text::CsvWriter::new(b',', schema, sink)?)),
+            ExportFormat::Tsv => Form::Csv(Box::new(text::CsvWriter::new(b'\t', schema, sink)?)),
             ExportFormat::Jsonl => Form::Jsonl(text::JsonlWriter::new(schema, sink)),
             ExportFormat::Parquet => {
                 let properties = WriterProperties::builder()

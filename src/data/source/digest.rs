@@ -56,6 +56,9 @@ impl DigestCache for MemoryDigests {
     }
 }
 
+/// Read at once: enough for several cores, little enough for memory. (A mapped file would count as memory whole.)
+const BLOCK: usize = 4 << 20;
+
 /// The blake3 of a file's content, and the file's stamp.
 pub fn file_digest(path: &Path, cache: Option<&dyn DigestCache>) -> io::Result<(FileStamp, [u8; 32])> {
     let mut file = File::open(path)?;
@@ -64,12 +67,13 @@ pub fn file_digest(path: &Path, cache: Option<&dyn DigestCache>) -> io::Result<(
         return Ok((stamp, known));
     }
     let mut hasher = blake3::Hasher::new();
-    if stamp.size > 1 << 20 {
-        hasher.update_mmap_rayon(path)?;
-    } else {
-        let mut content = Vec::with_capacity(stamp.size as usize);
-        file.read_to_end(&mut content)?;
-        hasher.update(&content);
+    let mut block = vec![0; BLOCK.min(stamp.size as usize + 1)];
+    loop {
+        match file.read(&mut block)? {
+            0 => break,
+            n if n > 1 << 18 => hasher.update_rayon(&block[..n]),
+            n => hasher.update(&block[..n]),
+        };
     }
     let digest = *hasher.finalize().as_bytes();
     if let Some(cache) = cache.filter(|_| !stamp.is_fresh()) {

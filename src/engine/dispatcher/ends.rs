@@ -54,10 +54,10 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn check_deadlines(&mut self) {
-        if let Mode::Draining { deadline: Some(deadline) } = self.mode {
-            if Instant::now() >= deadline {
-                self.stop();
-            }
+        if let Mode::Draining { deadline: Some(deadline) } = self.mode
+            && Instant::now() >= deadline
+        {
+            self.stop();
         }
     }
 

@@ -46,7 +46,7 @@ pub enum Message {
     /// The rows of due groups can be read.
     Spilled { stage: usize, rows: Arc<GroupRows> },
     /// A batch was looked up.
-    Resolved { stage: usize, number: u64, arrival: Arrival },
+    Resolved { stage: usize, number: u64, arrival: Box<Arrival> },
     /// A task was rendered.
     Prepared { task: TaskId, prepared: Prepared },
     /// A task of expressions was evaluated.
@@ -288,7 +288,7 @@ impl<'a> Dispatcher<'a> {
             Message::Groups { stage, groups } => self.groups(stage, groups),
             Message::Spilled { stage, rows } => self.spilled(stage, rows),
             Message::Resolved { stage, number, arrival } => {
-                self.stages[stage].arrivals.insert(number, arrival);
+                self.stages[stage].arrivals.insert(number, *arrival);
                 self.take_arrivals(stage);
             }
             Message::Prepared { task, prepared } => self.prepared(task, prepared),
@@ -300,7 +300,7 @@ impl<'a> Dispatcher<'a> {
             Message::Committed(receipts) => {
                 for receipt in receipts {
                     match receipt {
-                        Receipt::Outcomes(committed) => self.committed(committed),
+                        Receipt::Outcomes(committed) => self.committed(*committed),
                         Receipt::Source(source) => self.source_end(source),
                     }
                 }

@@ -174,13 +174,13 @@ impl Dispatcher<'_> {
                 rows_given(&planned, &ended.pending.batch.take(&ended.done), ended.counts.as_deref(), &ended.added)
             });
             let segment = ended.segment();
-            let receipt = Receipt::Outcomes(Committed {
+            let receipt = Receipt::Outcomes(Box::new(Committed {
                 stage,
                 done: ended.done.len() as u64,
                 items: if want_items { ended.items(&segment) } else { Vec::new() },
                 failed: segment.failures.clone(),
                 forward,
-            });
+            }));
             let encoded = segment.encode();
             let permit = Some(budget.overdraw(encoded.bytes()));
             let write =

@@ -134,13 +134,13 @@ impl<'a> Builder<'a> {
         let root = self.root;
         let (sources, stages) = (self.section("sources"), self.section("stages"));
         self.names(sources, stages);
-        if let Some((key, node)) = root.entry("stages").filter(|_| stages.is_empty()) {
-            if node.entries().is_some() {
-                self.mistakes.push(
-                    Diagnostic::new(key.span, "there are no stages")
-                        .help("add one: `NAME: {map: SOURCE, python: module:function}`"),
-                );
-            }
+        if let Some((key, node)) = root.entry("stages").filter(|_| stages.is_empty())
+            && node.entries().is_some()
+        {
+            self.mistakes.push(
+                Diagnostic::new(key.span, "there are no stages")
+                    .help("add one: `NAME: {map: SOURCE, python: module:function}`"),
+            );
         }
         let name = self.workflow_name(options);
         let built_sources: Vec<_> = sources.iter().map(|(key, node)| self.source(key, node)).collect();

@@ -39,9 +39,7 @@ impl<'a> Builder<'a> {
         let inputs = verb_key.flatten().and_then(|(key, value)| self.inputs(key, value, at));
         let after = self.after(node, at);
         let verb = verb_key.map(|v| self.verb(v.map(|(key, _)| key.key_text()), node, &what));
-        let Some(action_key) = action_key else {
-            return None;
-        };
+        let action_key = action_key?;
         let Some((action_key, action_node)) = action_key else {
             let actions: Vec<&str> = ACTIONS.iter().map(|a| a.name).collect();
             self.mistake(key.span, format!("{what} has no action"), format!("give it one of {}", actions.join(", ")));
