@@ -21,6 +21,7 @@ mod runs;
 mod schema;
 mod signals;
 mod status;
+mod store;
 mod terminal;
 
 use std::process::ExitCode;
@@ -106,8 +107,7 @@ enum Command {
     Config(later::Args),
     #[command(hide = true)]
     Report(later::Args),
-    #[command(hide = true)]
-    Store(later::Args),
+    Store(store::Args),
 }
 
 /// Runs the program: parses the command line, does what it says, tells what went wrong.
@@ -147,7 +147,7 @@ fn dispatch(cli: &Cli, terminal: &Terminal) -> Result<Exit, CliError> {
         Command::Accept(_) => later::refuse("accept"),
         Command::Config(_) => later::refuse("config"),
         Command::Report(_) => later::refuse("report"),
-        Command::Store(_) => later::refuse("store"),
+        Command::Store(args) => store::run(args, globals, terminal),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::spec::model::{Backend, Workflow};
 
 pub use super::EngineError;
 pub use super::explain::plan;
-pub use super::look::{errors, failure_of, remove_run, results, runs, status};
+pub use super::look::{errors, failure_of, inspect, remove_run, results, runs, status};
 pub use super::resolve::Retry;
 pub use super::run::run;
 

@@ -12,7 +12,7 @@ use super::stage::Failures;
 use crate::data::{Column, Hash, Table, Value};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
-use crate::store::{Store, Write};
+use crate::store::{Inspection, Store, Write};
 
 /// A replay of what is stored. A stage whose version as of now has no results is shown at the version it last ran
 /// with.
@@ -250,6 +250,15 @@ pub fn runs(flow: &Flow) -> Result<Vec<RunRecord>, EngineError> {
         }
     }
     Ok(records)
+}
+
+/// What the store holds; with `verify`, everything is read.
+///
+/// # Errors
+/// When nothing was run yet, or the store's file cannot be read.
+pub fn inspect(flow: &Flow, verify: bool) -> Result<Inspection, EngineError> {
+    let store = Store::read(&flow.state_dir)?.ok_or(EngineError::NoState)?;
+    Ok(if verify { store.verify()? } else { store.stats()? })
 }
 
 /// Removes a run from the catalogue (its results stay); false when there is none of this id.
