@@ -195,6 +195,11 @@ class Tap(io.RawIOBase):
         (getattr(current, "capture", None) or self.fallback).write(data)
         return len(data)
 
+    def flush(self):
+        # Said by an item that wants its words to be there, whatever becomes of it.
+        if getattr(current, "capture", None) is None:
+            self.fallback.flush()
+
 
 # The capture of a thread that runs items, where there are several.
 current = threading.local()

@@ -64,15 +64,7 @@ impl CliError {
 
     /// Whether the reader of our output has gone.
     pub(super) fn is_broken_pipe(&self) -> bool {
-        let broken = |e: &(dyn Error + 'static)| {
-            let io = e.downcast_ref::<io::Error>().map(io::Error::kind);
-            let csv = e.downcast_ref::<csv::Error>().and_then(|e| match e.kind() {
-                csv::ErrorKind::Io(e) => Some(e.kind()),
-                _ => None,
-            });
-            io.or(csv) == Some(io::ErrorKind::BrokenPipe)
-        };
-        self.chain().any(broken)
+        self.chain().any(tells_of_broken_pipe)
     }
 
     fn chain(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
@@ -103,6 +95,17 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
+    }
+}
+
+/// The CSV writer wraps what happened to its file, and is wrapped again.
+fn tells_of_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        return io.kind() == io::ErrorKind::BrokenPipe || io.get_ref().is_some_and(|inner| tells_of_broken_pipe(inner));
+    }
+    match error.downcast_ref::<csv::Error>().map(csv::Error::kind) {
+        Some(csv::ErrorKind::Io(io)) => tells_of_broken_pipe(io),
+        _ => false,
     }
 }
 

@@ -166,7 +166,9 @@ impl Books {
     /// The record as it is now, when it is time to write it down.
     pub fn progress(&mut self, stages: &[StageRun]) -> Option<Write> {
         let since = self.noted.elapsed();
-        if since < RECORD_EVERY {
+        let first = self.record.stages.iter().all(|(_, counts)| counts.total == 0)
+            && stages.iter().any(|stage| stage.counts.total > 0);
+        if since < RECORD_EVERY && !first {
             return None;
         }
         self.noted = Instant::now();

@@ -148,6 +148,16 @@ impl Dispatcher<'_> {
         run.counts.failed == 0 && run.counts.blocked == 0 && run.left == 0 && run.gate != Gate::Shut
     }
 
+    /// Whether something that a waiting stage waited for has run.
+    pub(super) fn follows_runs(&self, stage: usize) -> bool {
+        let planned = &self.stages[stage].planned;
+        let inputs = planned.inputs.iter().filter_map(|input| match input {
+            Input::Stage(stage) => Some(stage),
+            Input::Source(_) => None,
+        });
+        inputs.chain(&planned.after).any(|&before| self.stages[before].counts.ran > 0)
+    }
+
     pub(super) fn shut(&mut self, index: usize) {
         let planned = self.stages[index].planned.clone();
         let rows = match planned.verb {

@@ -283,7 +283,10 @@ impl<'a> Dispatcher<'a> {
         match message {
             Message::SourceBatch { source, batch, moved, permit } => self.source_batch(source, batch, moved, permit),
             Message::SourceEnd { source } => self.source_end(source),
-            Message::Rows { stage, batch, permit } => self.push(stage, batch, true, false, permit),
+            Message::Rows { stage, batch, permit } => {
+                let follows = self.follows_runs(stage);
+                self.push(stage, batch, true, follows, permit);
+            }
             Message::RowsEnd { stage } => self.stages[stage].open_inputs = 0,
             Message::Groups { stage, groups } => self.groups(stage, groups),
             Message::Spilled { stage, rows } => self.spilled(stage, rows),
