@@ -227,7 +227,7 @@ fn text_of(node: &Node) -> Option<String> {
 
 /// One or several scalars, with their nodes.
 fn texts_of(node: &Node) -> Vec<(&Node, &str)> {
-    let one = |n| Node::scalar(n).map(|s| (n, s.text.as_str()));
+    let one = |n| Node::scalar(n).filter(|s| !matches!(s.value, Value::Null)).map(|s| (n, s.text.as_str()));
     match node.elements() {
         Some(elements) => elements.iter().filter_map(one).collect(),
         None => one(node).into_iter().collect(),
