@@ -5,7 +5,7 @@
 
 use super::grammar::{self, Key, Kind, OTHER_WORDS, Shape, Word};
 use super::nearest::nearest;
-use super::template::{Reference, Root, Scope, Template};
+use super::template::{Environment, Reference, Root, Scope, Template};
 use super::yaml::{self, Node, Scalar};
 use super::{template_mistake, units};
 use crate::data::Value;
@@ -15,7 +15,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 pub struct Shapes<'a> {
     pub source: &'a str,
     pub params: &'a [(String, Value)],
-    pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    pub env: Environment<'a>,
     pub mistakes: &'a mut Diagnostics,
 }
 
@@ -303,6 +303,5 @@ fn unknown_key(shape: &'static Shape, what: &str, name: &str, at: Span) -> Diagn
 pub fn meant_key(shape: &'static Shape, name: &str) -> Option<&'static str> {
     let keys = || shape.all().map(|k| k.name);
     let other = OTHER_WORDS.iter().filter(|(theirs, _)| *theirs == name.to_lowercase()).map(|(_, ours)| *ours);
-    let other = other.filter(|ours| keys().any(|k| k == *ours)).next();
-    other.or_else(|| nearest(name, keys()))
+    other.into_iter().find(|ours| keys().any(|k| k == *ours)).or_else(|| nearest(name, keys()))
 }

@@ -395,6 +395,10 @@ fn syntax_error(text: &str, at: usize, message: &str) -> Diagnostic {
     let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start_matches(['-', ' ']);
     if value.starts_with("{{") {
         diagnostic = diagnostic.help(format!("a value that begins with {{{{ must be quoted: {}", quoted(value.trim())));
+    } else if value.starts_with('*') {
+        let help =
+            format!("`*name` stands for what `&name` marks before; a glob must be quoted: {}", quoted(value.trim()));
+        diagnostic = diagnostic.help(help);
     } else if line.contains('\t') && line.trim_start_matches(' ').starts_with('\t') {
         diagnostic = diagnostic.help("indent with spaces, not with tabs");
     } else if value.contains(": ") && !value.starts_with(['"', '\'', '{', '[']) {

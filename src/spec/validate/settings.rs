@@ -29,10 +29,7 @@ impl<'n> Choices<'n> {
 impl Builder<'_> {
     pub(super) fn settings(&mut self, from: &Choices, action: &str, place: Place) -> Option<Settings> {
         let python = action == "python";
-        let init = match from.get("init").filter(|_| python) {
-            Some(node) => Some(self.init(node, place.what)),
-            None => None,
-        };
+        let init = from.get("init").filter(|_| python).map(|node| self.init(node, place.what));
         let env = self.env(from, place);
         let cwd = self.cwd(from, action, place);
         let deps = self.deps(from, place);
