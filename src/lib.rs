@@ -4,9 +4,12 @@
 //! its sources in batches, decides with the [`store`] what is due, hands chunks to an [`executor`] and commits their
 //! outcomes. See `docs/architecture.md`.
 
+pub mod cli;
 pub mod data;
 pub mod diagnostic;
 pub mod engine;
 pub mod executor;
+pub mod plan;
+pub mod report;
 pub mod spec;
 pub mod store;

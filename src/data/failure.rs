@@ -100,7 +100,7 @@ impl Failure {
             match quote {
                 Some(q) if c == q => {
                     quote = None;
-                    text.push_str("…");
+                    text.push('…');
                     text.push(c);
                 }
                 Some(_) => {}

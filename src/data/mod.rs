@@ -1,8 +1,14 @@
 //! Rows: values, tables, items; how they are read and written.
 
+pub mod codec;
+pub mod export;
 pub mod failure;
+pub mod identify;
 pub mod item;
+pub mod json;
+pub mod source;
 pub mod table;
+mod time;
 pub mod value;
 
 pub use failure::{Failure, FailureKind};

@@ -266,6 +266,14 @@ impl Table {
         Table { names: names.into(), columns, rows: self.rows }
     }
 
+    /// These columns, in this order; one that the table lacks is absent throughout.
+    pub fn project(&self, names: &[String]) -> Table {
+        let column =
+            |name: &String| self.column(name).cloned().unwrap_or_else(|| Column::repeat(&Value::Absent, self.rows));
+        let columns = names.iter().map(column).collect();
+        Table { names: names.iter().map(|n| Arc::from(n.as_str())).collect(), columns, rows: self.rows }
+    }
+
     /// The columns of both, side by side. Where both have a name, `added`'s cell wins unless it is absent.
     pub fn join(&self, added: &Table) -> Table {
         assert_eq!(self.rows, added.rows, "tables of equal length");
@@ -303,9 +311,8 @@ impl Table {
 }
 
 fn concat_column(parts: &[Table], name: &str) -> Column {
-    let missing: Vec<Column>;
     let found: Vec<Option<&Column>> = parts.iter().map(|p| p.column(name)).collect();
-    missing = parts
+    let missing: Vec<Column> = parts
         .iter()
         .zip(&found)
         .map(|(p, c)| Column::repeat(&Value::Absent, if c.is_none() { p.rows } else { 0 }))

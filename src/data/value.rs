@@ -345,3 +345,76 @@ impl fmt::Display for Value {
         }
     }
 }
+
+/// Random values for property tests.
+#[cfg(test)]
+pub(crate) mod strategy {
+    use proptest::prelude::*;
+
+    use super::{TimeKind, Value};
+
+    /// Any value, nested ones included; every one is in canonical form.
+    pub fn any_value() -> impl Strategy<Value = Value> {
+        let scalar = prop_oneof![
+            Just(Value::Absent),
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            "-?[1-9][0-9]{20,40}".prop_map(Value::BigInt),
+            prop_oneof![any::<f64>(), Just(f64::NAN), Just(f64::INFINITY), Just(-0.0)].prop_map(Value::Float),
+            ".{0,20}".prop_map(Value::Text),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(Value::Bytes),
+            (1u16..9999, 1u8..13, 1u8..29)
+                .prop_map(|(y, m, d)| Value::Time(TimeKind::Date, format!("{y:04}-{m:02}-{d:02}"))),
+            ("[a-z/]{1,12}", any::<[u8; 32]>()).prop_map(|(path, digest)| Value::File { path, digest }),
+        ];
+        scalar.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),
+                prop::collection::vec(("[a-z]{0,3}", inner.clone()), 0..4).prop_map(Value::Map),
+                inner.prop_map(|v| Value::Aside(Box::new(v))),
+            ]
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::strategy::any_value;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn decodes_what_it_encoded(value in any_value()) {
+            prop_assert_eq!(decode(&value.encoded()).expect("whole"), value);
+        }
+
+        #[test]
+        fn damage_never_panics(value in any_value(), at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = value.encoded();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = decode(&bytes);
+            prop_assert!(decode(&value.encoded()[..at]).is_err());
+        }
+    }
+
+    #[test]
+    fn one_is_three_values() {
+        assert_ne!(Value::Int(1), Value::Float(1.0));
+        assert_ne!(Value::Int(1), Value::Bool(true));
+        assert_eq!(Value::Float(f64::NAN), Value::Float(-f64::NAN));
+        assert_ne!(Value::Float(0.0), Value::Float(-0.0));
+    }
+
+    #[test]
+    fn json_numbers_stay_exact() {
+        let read = |text: &str| Value::from_json(serde_json::from_str(text).expect("valid"));
+        assert_eq!(read("123456789012345678901234567890"), Value::BigInt("123456789012345678901234567890".into()));
+        assert_eq!(read("-9223372036854775808"), Value::Int(i64::MIN));
+        assert_eq!(read("1.0"), Value::Float(1.0));
+        assert_eq!(read("5e-324"), Value::Float(5e-324));
+    }
+}

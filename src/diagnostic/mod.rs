@@ -1,6 +1,6 @@
 //! Spans and messages: a mistake as a value, rendered elsewhere.
 //!
-//! A [`Diagnostic`] says what is wrong, where, and what to do about it. [`render`] prints it for people, with the
+//! A [`Diagnostic`] says what is wrong, where, and what to do about it. [`render()`] prints it for people, with the
 //! source line; [`Report`] is the same for machines.
 
 mod json;

@@ -4,6 +4,26 @@
 //! An executor knows nothing of stages' order, of the store or of retries: every item of a task is reported exactly
 //! once, as done, failed or unfinished. Workers never open the store.
 
+mod channel;
+mod codec;
+mod command;
+mod ending;
+pub mod keeper;
+mod lane;
+mod launch;
+mod local;
+pub mod marshal;
+mod outcome;
+mod process;
+mod python;
+mod queue;
+mod seat;
+mod slot;
+mod tally;
+pub mod wire;
+
+pub use local::LocalExecutor;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,8 +96,11 @@ pub struct PythonEnv {
     /// The folder in which modules are found first.
     pub path: PathBuf,
     /// `module`, `function`, arguments: run once before the first item.
-    pub init: Option<(String, String, Vec<(String, Value)>)>,
+    pub init: Option<Initializer>,
 }
+
+/// Module, function and keyword arguments of what prepares a worker.
+pub type Initializer = (String, String, Vec<(String, Value)>);
 
 /// Names a task in reports.
 pub type TaskId = u64;

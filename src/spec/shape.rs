@@ -15,7 +15,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 pub struct Shapes<'a> {
     pub source: &'a str,
     pub params: &'a [(String, Value)],
-    pub env: Environment<'a>,
+    pub env: &'a Environment<'a>,
     pub mistakes: &'a mut Diagnostics,
 }
 

@@ -1,2 +1,252 @@
-//! Keeps outcomes, durably.
+//! Keeps rosters and outcomes, durably, in one redb file. The only room that knows redb.
+//!
+//! - A *roster* is a source as it was read: ordered batches of rows ([`Roster`]). A new one takes the old one's place
+//!   at once, when the source was read to its end; equal batches are stored once.
+//! - A *segment* holds the outcomes of some items of a stage at a version: who they are, and the columns that the
+//!   stage added ([`Segment`]). Segments are only ever added; of outcomes of the same item and input the later one
+//!   counts. A [`View`] finds outcomes again.
+//! - *Notes* are small JSON documents: runs, settings.
+//!
+//! What holds always: a commit that returned is on the disk, whatever ends the process; what a [`View`] or a
+//! [`Roster`] stands for stays readable until the next run begins; no read transaction outlives one call, so the
+//! file does not grow under a reader. See `db.rs` for the tables, `codec.rs` for the blobs.
+
+mod backend;
+mod bytes;
+mod cache;
+mod codec;
+mod commit;
+mod db;
+mod error;
+mod gather;
+mod index;
+mod inspect;
+mod lock;
 pub mod model;
+mod network;
+mod roster;
+mod tidy;
+mod view;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::ReadTransaction;
+
+pub use codec::EncodedSegment;
+pub use commit::Write;
+pub use error::StoreError;
+pub use gather::Gathered;
+pub use inspect::{Inspection, StageHolding};
+pub use lock::Owner;
+pub use model::{RosterBatch, RosterInfo, Segment};
+pub use roster::Roster;
+pub use view::{Hit, View};
+
+use crate::data::Hash;
+use commit::Tables;
+use db::{Handle, table};
+use lock::RunLock;
+
+/// How to open a store for writing.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions<'a> {
+    /// Open it even on a network file system.
+    pub on_network_fs: bool,
+    /// What the lock says is being run.
+    pub command: &'a str,
+}
+
+/// A workflow's state. Clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Closed before the lock is let go: fields are dropped in this order.
+    handle: Handle,
+    /// A commit failed.
+    spent: AtomicBool,
+    /// The garbage of earlier runs is gone.
+    swept: AtomicBool,
+    _lock: Option<RunLock>,
+}
+
+/// A version of a stage that has been stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageVersion {
+    pub version: Hash,
+    /// What makes the version, as JSON; empty if it was never said.
+    pub components: String,
+    /// The number of its last segment: the largest is the version that ran last. `None`: no outcome yet.
+    pub last_sequence: Option<u64>,
+    /// Outcomes stored, those that count no more included.
+    pub items: u64,
+    /// How many of them are failures.
+    pub failed: u64,
+}
+
+impl Store {
+    /// Opens the state in `dir` for writing, and makes it if it is not there.
+    pub fn open(dir: &Path, options: &OpenOptions) -> Result<Store, StoreError> {
+        if !options.on_network_fs
+            && let Some(kind) = network::network_file_system(dir)
+        {
+            return Err(StoreError::NetworkFileSystem { dir: dir.to_path_buf(), kind });
+        }
+        make_folder(dir)?;
+        let lock = RunLock::take(dir, options.command)?;
+        let handle = Handle::write(&dir.join("store.redb"))?;
+        Ok(Store::new(handle, Some(lock)))
+    }
+
+    /// Opens the state in `dir` for reading, also while a run writes it; `None` where there is nothing.
+    pub fn read(dir: &Path) -> Result<Option<Store>, StoreError> {
+        Ok(Handle::read(dir, &dir.join("store.redb"))?.map(|handle| Store::new(handle, None)))
+    }
+
+    /// Who is writing the state in `dir` now, if anyone is.
+    pub fn owner(dir: &Path) -> Option<Owner> {
+        lock::owner(dir)
+    }
+
+    fn new(handle: Handle, lock: Option<RunLock>) -> Store {
+        let (spent, swept) = (AtomicBool::new(false), AtomicBool::new(false));
+        Store { inner: Arc::new(Inner { handle, spent, swept, _lock: lock }) }
+    }
+
+    /// Writes all of it, in this order, or nothing. When this returns it is on the disk. After an error this store
+    /// takes no more writes; what was written before is safe.
+    pub fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
+        if self.inner.spent.load(Ordering::Acquire) {
+            return Err(StoreError::Spent);
+        }
+        let encoded = {
+            let transaction = self.begin_read()?;
+            let digests = table(&transaction, db::BATCH_DIGESTS)?;
+            let known = |digest: Hash| digests.as_ref().is_some_and(|t| matches!(t.get(digest.0), Ok(Some(_))));
+            commit::encode_batches(writes, known)
+        };
+        self.transact(|tables| writes.iter().try_for_each(|write| tables.apply(write, &encoded)))
+    }
+
+    /// Runs `change` in a durable transaction of its own.
+    fn transact<T>(&self, change: impl FnOnce(&mut Tables) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let database = self.inner.handle.writer()?;
+        if self.inner.spent.load(Ordering::Acquire) {
+            return Err(StoreError::Spent);
+        }
+        let changed = (|| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_quick_repair(true);
+            let changed = {
+                let mut tables = Tables::open(&transaction)?;
+                if !self.inner.swept.load(Ordering::Acquire) {
+                    tables.sweep()?;
+                }
+                change(&mut tables)?
+            };
+            transaction.commit()?;
+            self.inner.swept.store(true, Ordering::Release);
+            Ok(changed)
+        })();
+        if changed.is_err() {
+            self.inner.spent.store(true, Ordering::Release);
+        }
+        changed
+    }
+
+    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        self.inner.handle.begin_read()
+    }
+
+    /// The roster of a source: the last one that was read to its end, else what there is of the first.
+    pub fn roster(&self, source: &str) -> Result<Option<Roster>, StoreError> {
+        roster::find(self, source)
+    }
+
+    /// What is committed now of a stage at a version.
+    pub fn view(&self, stage: &str, version: Hash) -> Result<View, StoreError> {
+        View::new(self, stage, version)
+    }
+
+    /// The versions of a stage, in no particular order.
+    pub fn stage_versions(&self, stage: &str) -> Result<Vec<StageVersion>, StoreError> {
+        let transaction = self.begin_read()?;
+        let Some(versions) = table(&transaction, db::VERSIONS)? else { return Ok(Vec::new()) };
+        let directory = table(&transaction, db::DIRECTORY)?;
+        let mut found = Vec::new();
+        for entry in versions.range((stage, [0; 16])..=(stage, [255; 16]))? {
+            let (key, value) = entry?;
+            let (set, components) = value.value();
+            let mut version = StageVersion {
+                version: Hash(key.value().1),
+                components: components.to_string(),
+                last_sequence: None,
+                items: 0,
+                failed: 0,
+            };
+            if let Some(directory) = &directory {
+                for entry in directory.range((set, 0)..=(set, u64::MAX))? {
+                    let (key, row) = entry?;
+                    let (_, _, items, failed, ..) = row.value();
+                    version.last_sequence = Some(key.value().1);
+                    version.items += u64::from(items);
+                    version.failed += u64::from(failed);
+                }
+            }
+            found.push(version);
+        }
+        Ok(found)
+    }
+
+    /// The number of the last segment written of a stage, whatever the version; 0: none yet.
+    pub fn last_sequence(&self, stage: &str) -> Result<u64, StoreError> {
+        let transaction = self.begin_read()?;
+        let Some(sequences) = table(&transaction, db::SEQUENCES)? else { return Ok(0) };
+        Ok(sequences.get(stage)?.map_or(0, |v| v.value()))
+    }
+
+    /// The JSON document of that key.
+    pub fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let transaction = self.begin_read()?;
+        let Some(notes) = table(&transaction, db::NOTES)? else { return Ok(None) };
+        Ok(notes.get(key)?.map(|json| json.value().to_string()))
+    }
+
+    /// The JSON documents whose keys begin with `prefix`, in the order of their keys.
+    pub fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let transaction = self.begin_read()?;
+        let Some(notes) = table(&transaction, db::NOTES)? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for entry in notes.range(prefix..)? {
+            let (key, json) = entry?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            found.push((key.value().to_string(), json.value().to_string()));
+        }
+        Ok(found)
+    }
+
+    /// Merges small segments. Changes nothing that a [`View`] finds.
+    pub fn tidy(&self) -> Result<(), StoreError> {
+        tidy::tidy(self)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+fn make_folder(dir: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))
+}
+
+#[cfg(test)]
+mod tests;

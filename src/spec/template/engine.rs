@@ -126,6 +126,7 @@ pub(super) const TESTS: &[&str] = &[
 /// Statement words of Jinja, for which there is a message.
 const STATEMENTS: &[&str] = &["if", "elif", "else", "endif", "for", "endfor", "set", "macro", "with", "raw", "include"];
 
+#[expect(clippy::disallowed_methods, reason = "this room is minijinja's")]
 pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

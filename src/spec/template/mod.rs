@@ -24,15 +24,15 @@ use program::{Program, Row};
 pub use names::{Names, Reference, Root};
 pub use values::file_safe;
 
-/// A look-up of environment variables.
-pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
+/// Looks an environment variable up.
+pub type Environment<'a> = dyn Fn(&str) -> Option<String> + Sync + 'a;
 
 /// What a template or expression may look at.
 #[derive(Clone, Copy, Default)]
 pub struct Scope<'a> {
     pub params: &'a [(String, Value)],
     /// The process's environment.
-    pub env: Option<Environment<'a>>,
+    pub env: Option<&'a Environment<'a>>,
     /// A row of a table.
     pub item: Option<(&'a Table, usize)>,
     pub key: Option<&'a str>,

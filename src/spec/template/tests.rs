@@ -248,6 +248,7 @@ fn shell(script: &str, values: &[&str]) -> Result<String, TemplateError> {
     Ok(template.render(&Scope { params: &params, ..Scope::default() }).expect("renders").to_string())
 }
 
+#[expect(clippy::disallowed_methods, reason = "the shell judges the quoting")]
 fn bash(script: &str) -> String {
     let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).output().expect("bash runs");
     String::from_utf8(output.stdout).expect("UTF-8")

@@ -31,7 +31,7 @@ pub struct LoadOptions<'a> {
     /// Parameters of the command line: names and YAML scalars.
     pub params: &'a [(String, String)],
     /// The process's environment.
-    pub env: Environment<'a>,
+    pub env: &'a Environment<'a>,
 }
 
 /// Reads a workflow; an error is every mistake in it, in the order of the file.
@@ -120,7 +120,7 @@ struct Builder<'a> {
     text: &'a str,
     root: &'a Node,
     params: &'a [(String, Value)],
-    env: Environment<'a>,
+    env: &'a Environment<'a>,
     mistakes: &'a mut Diagnostics,
     /// Place in the file's order, and where the name stands.
     sources: HashMap<&'a str, (usize, Span)>,

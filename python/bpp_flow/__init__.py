@@ -1,0 +1,1 @@
+"""bpp-flow in Python: what runs in its workers."""

@@ -1,0 +1,57 @@
+//! `check`: every mistake of a workflow file, in one pass.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::diagnostic::Report;
+use crate::report::json;
+use crate::report::phrase::count;
+use crate::spec::model::Workflow;
+
+use super::Exit;
+use super::error::CliError;
+use super::globals::Globals;
+use super::load::{load, parse, read};
+use super::terminal::Terminal;
+
+const EXAMPLE: &str = "\
+Examples:
+  bpp-flow check              pipeline.yaml of this folder
+  bpp-flow check flow.yaml --json | jq '.[] | \"\\(.line): \\(.message)\"'";
+
+/// Validates a workflow file: every mistake with its line and the way out
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(super) struct Args {
+    /// The workflow file; default: pipeline.yaml, then workflow.yaml
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Prints the mistakes as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
+    if args.json {
+        return as_json(args, globals);
+    }
+    let loaded = load(args.file.as_deref(), globals, terminal)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}: {}", loaded.invocation.file, describe(&loaded.flow.workflow))?;
+    Ok(Exit::Success)
+}
+
+fn as_json(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
+    let source = read(args.file.as_deref(), globals)?;
+    let mistakes = parse(&source, globals).err().unwrap_or_default();
+    let file = source.path.display().to_string();
+    let reports: Vec<Report> = mistakes.iter().map(|m| Report::new(&file, &source.text, m)).collect();
+    json::print(&mut io::stdout().lock(), &reports)?;
+    Ok(if mistakes.is_empty() { Exit::Success } else { Exit::Usage })
+}
+
+fn describe(workflow: &Workflow) -> String {
+    let sources = count(workflow.sources.len() as u64, "source");
+    let stages = count(workflow.stages.len() as u64, "stage");
+    format!("ok ({sources}, {stages}, {})", count(workflow.outputs.len() as u64, "output"))
+}

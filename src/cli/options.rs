@@ -1,0 +1,121 @@
+//! Options that several commands share: what of a workflow, and how it runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine::api::RunOptions;
+use crate::report::phrase::shell_line;
+use crate::spec::model::Backend;
+
+use super::error::CliError;
+use super::globals::Globals;
+use super::load::Loaded;
+
+/// What items in hand may take after SIGTERM or SIGHUP; supervisors kill after ten seconds or more.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// What of a workflow.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Selection {
+    /// Up to this stage
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// The first N items of each source
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// This item, by its key; repeatable
+    #[arg(long = "item", value_name = "KEY", allow_hyphen_values = true)]
+    pub items: Vec<String>,
+    /// This item, by its position in its source, from 0; repeatable
+    #[arg(long = "row", value_name = "N")]
+    pub rows: Vec<u64>,
+    /// Takes no earlier result of what is selected; deletes nothing
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+impl Selection {
+    /// As the engine wants it.
+    pub(super) fn options(&self, loaded: &Loaded, globals: &Globals) -> Result<RunOptions, CliError> {
+        if let Some(stage) = &self.stage {
+            loaded.check_stage(stage)?;
+        }
+        Ok(RunOptions {
+            fresh: self.fresh,
+            stage: self.stage.clone(),
+            limit: self.limit,
+            items: self.items.clone(),
+            rows: self.rows.clone(),
+            on_network_fs: globals.state_on_network_fs,
+            ..RunOptions::default()
+        })
+    }
+}
+
+/// How it runs.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Execution {
+    /// Where items run: serial, threads or processes
+    #[arg(long, value_name = "BACKEND", value_parser = backend)]
+    pub backend: Option<Backend>,
+    /// At most N items at once, in the whole run
+    #[arg(short = 'j', long, value_name = "N", value_parser = workers)]
+    pub workers: Option<usize>,
+    /// One item at a time in this terminal, so that breakpoint() works
+    #[arg(long)]
+    pub debug: bool,
+    /// Writes all events to FILE, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Prints the final summary as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Execution {
+    /// Completes a selection with how it runs.
+    pub(super) fn apply(&self, options: RunOptions, globals: &Globals) -> RunOptions {
+        let words: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+        RunOptions {
+            backend: self.backend,
+            workers: self.workers,
+            debug: self.debug,
+            want_items: self.events.is_some() || globals.verbose > 0,
+            command: shell_line(std::iter::once("bpp-flow").chain(words.iter().map(String::as_str))),
+            grace: GRACE,
+            ..options
+        }
+    }
+}
+
+fn backend(text: &str) -> Result<Backend, String> {
+    match text {
+        "serial" => Ok(Backend::Serial),
+        "threads" => Ok(Backend::Threads),
+        "processes" => Ok(Backend::Processes),
+        "dask" | "ray" | "mpi" | "ipyparallel" | "slurm" | "ssh" => Err(format!("{text} is not yet supported")),
+        _ => Err("the backends are serial, threads and processes".to_string()),
+    }
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least one worker is needed".to_string()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("not a number".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backends_are_known_later_or_wrong() {
+        assert_eq!(backend("threads"), Ok(Backend::Threads));
+        assert_eq!(backend("slurm"), Err("slurm is not yet supported".to_string()));
+        assert!(backend("thread").is_err());
+        assert_eq!(workers("4"), Ok(4));
+        assert!(workers("0").is_err());
+    }
+}

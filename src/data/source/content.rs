@@ -1,0 +1,73 @@
+//! What a source is, as one hash: its definition and all the bytes it would read.
+
+use rayon::prelude::*;
+
+use super::digest::file_digest;
+use super::error::SourceError;
+use super::{Surroundings, files, glob};
+use crate::data::item::Hash;
+use crate::spec::model::{Reader, Source};
+
+/// Goes up whenever the same bytes are read as other rows than before.
+const READER_VERSION: u32 = 1;
+
+/// The hash of a source's definition and content; `None` for standard input.
+pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>, SourceError> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{READER_VERSION} {:?} {:?}", source.key, source.reader).as_bytes());
+    let named = match &source.reader {
+        Reader::Lines { path: None } => return Ok(None),
+        Reader::Values { .. } | Reader::Range { .. } => Vec::new(),
+        Reader::Lines { path: Some(path) } => vec![files::named(&source.name, path, &around.dir)?.shown],
+        Reader::Files { paths, .. } => {
+            files::expand(&source.name, paths, around)?.into_iter().map(|f| f.shown).collect()
+        }
+        Reader::Glob { pattern } => {
+            glob::find_files(&source.name, pattern, around)?.1.into_iter().map(|m| m.path).collect()
+        }
+    };
+    let digests: Vec<_> =
+        named.par_iter().map(|shown| file_digest(&around.dir.join(shown), around.digests.as_deref())).collect();
+    for (shown, digest) in named.iter().zip(digests) {
+        hasher.update(&(shown.len() as u64).to_le_bytes());
+        hasher.update(shown.as_bytes());
+        match digest {
+            Ok((_, digest)) => hasher.update(&digest),
+            // A file that cannot be read is a bad row of a glob, and told by the readers of the others.
+            Err(cause) if matches!(source.reader, Reader::Glob { .. }) => hasher.update(cause.to_string().as_bytes()),
+            Err(cause) => return Err(SourceError::open(&source.name, shown, around.dir.join(shown), cause)),
+        };
+    }
+    Ok(Some(Hash::from(&hasher.finalize())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::source::testing::Folder;
+    use crate::diagnostic::Span;
+    use crate::spec::model::{Format, TextOptions};
+
+    #[test]
+    fn it_changes_with_definition_names_and_bytes() {
+        let folder = Folder::with(&[("a.csv", b"x\n1\n"), ("b.csv", b"x\n2\n")]);
+        let hash = |paths: &[&str], key: &[&str]| {
+            let paths = paths.iter().map(|p| p.to_string()).collect();
+            let reader = Reader::Files { format: Format::Csv, paths, text: TextOptions::default() };
+            let key = key.iter().map(|k| k.to_string()).collect();
+            let source = Source { name: "s".into(), reader, key, span: Span::default() };
+            content_in(&source, &Surroundings::new(folder.path())).expect("readable").expect("some")
+        };
+        let first = hash(&["*.csv"], &[]);
+        assert_eq!(first, hash(&["*.csv"], &[]));
+        assert_ne!(first, hash(&["*.csv"], &["x"]));
+        assert_ne!(first, hash(&["a.csv", "b.csv"], &[]));
+        assert_ne!(hash(&["a.csv", "b.csv"], &[]), hash(&["b.csv", "a.csv"], &[]));
+        folder.write("b.csv", b"x\n3\n");
+        assert_ne!(first, hash(&["*.csv"], &[]));
+        folder.write("b.csv", b"x\n2\n");
+        assert_eq!(first, hash(&["*.csv"], &[]));
+        folder.write("c.csv", b"");
+        assert_ne!(first, hash(&["*.csv"], &[]));
+    }
+}

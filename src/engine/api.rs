@@ -1,0 +1,82 @@
+//! What the command line asks of the engine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::data::Failure;
+use crate::spec::model::{Backend, Workflow};
+
+pub use super::EngineError;
+pub use super::explain::plan;
+pub use super::look::{errors, failure_of, inspect, remove_run, results, runs, status};
+pub use super::resolve::Retry;
+pub use super::run::run;
+
+/// A loaded workflow.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    pub workflow: Workflow,
+    /// Where its state lies.
+    pub state_dir: PathBuf,
+    /// The workflow file.
+    pub file: PathBuf,
+    /// Its text.
+    pub source_text: String,
+}
+
+/// What is selected of a workflow, and how it runs.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Take no earlier result of what is selected.
+    pub fresh: bool,
+    /// Up to this stage.
+    pub stage: Option<String>,
+    /// The first items of each source.
+    pub limit: Option<u64>,
+    /// Items by key.
+    pub items: Vec<String>,
+    /// Items by position.
+    pub rows: Vec<u64>,
+    pub backend: Option<Backend>,
+    /// Cap of items at once.
+    pub workers: Option<usize>,
+    /// One item at a time in the terminal.
+    pub debug: bool,
+    /// Run failed items again.
+    pub retry: Option<Retry>,
+    /// [`super::events::Event::Item`] is wanted.
+    pub want_items: bool,
+    /// The command line, for the catalogue.
+    pub command: String,
+    /// How long items in hand may take after SIGTERM or SIGHUP.
+    pub grace: Duration,
+    /// Insist on a state on a network file system.
+    pub on_network_fs: bool,
+}
+
+impl RunOptions {
+    /// Whether nothing narrows the run or makes it run again what holds.
+    pub fn asks_for_everything(&self) -> bool {
+        !self.fresh && self.limit.is_none() && !self.selects_items() && self.retry.is_none()
+    }
+
+    /// Whether `--item` or `--row` is given.
+    pub fn selects_items(&self) -> bool {
+        !self.items.is_empty() || !self.rows.is_empty()
+    }
+}
+
+/// Somebody wants the run to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C; the second one stops at once.
+    Interrupt,
+    Terminate,
+    Hangup,
+}
+
+/// A failed item: stage, key, story, attempts, microseconds.
+pub type FailedItem = (String, String, Failure, u16, u32);
+
+/// What a sink of rows may answer.
+pub type SinkError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,344 @@
+//! The books of a run: its record in the catalogue, what it settled, and its summary.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use serde::{Deserialize, Serialize};
+
+use super::EngineError;
+use super::api::{Flow, RunOptions};
+use super::dispatcher::End;
+use super::events::{Counts, Event, FailureGroup, RunRecord, RunState, RunSummary, StageSummary};
+use super::replay::Replay;
+use super::stage::StageRun;
+use crate::data::{Hash, source};
+use crate::store::Write;
+
+/// How often a run's record is brought up to date.
+const RECORD_EVERY: Duration = Duration::from_millis(250);
+
+/// A stage that had nothing left to do: while its state is the same, so are these.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settled {
+    /// See [`Replay::states`].
+    pub state: String,
+    /// The limit its timeouts failed at, in milliseconds.
+    pub limit: Option<u64>,
+    pub counts: Counts,
+    pub missing: u64,
+    pub failures: Vec<FailureGroup>,
+}
+
+impl Settled {
+    /// The name of a stage's note.
+    pub fn key(stage: &str) -> String {
+        format!("settled/{stage}")
+    }
+
+    /// What is known of a stage to be settled in this state, if it is.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find(replay: &Replay, stage: usize, state: Hash) -> Result<Option<Settled>, EngineError> {
+        let planned = &replay.plan.stages[stage];
+        let note = replay.store.note(&Settled::key(&planned.name))?;
+        let settled: Option<Settled> = note.and_then(|json| serde_json::from_str(&json).ok());
+        let limit = limit_of(planned);
+        Ok(settled.filter(|s| s.state == state.to_string() && s.limit == limit))
+    }
+}
+
+fn limit_of(stage: &crate::plan::PlannedStage) -> Option<u64> {
+    stage.settings.timeout.map(|t| t.as_millis() as u64)
+}
+
+/// Whether the sources that stages read are, byte for byte, what the last complete reading saw.
+///
+/// # Errors
+/// When a source or the store cannot be read.
+pub fn sources_unchanged(replay: &Replay, selected: &[bool]) -> Result<bool, EngineError> {
+    let workflow = &replay.plan.workflow;
+    for number in replay.plan.sources_of(selected) {
+        let source = &workflow.sources[number];
+        let Some(roster) = replay.store.roster(&source.name)? else { return Ok(false) };
+        let Some(known) = roster.info().content.filter(|_| roster.info().complete) else { return Ok(false) };
+        if source::content_in(source, &replay.plan.reading.0)? != Some(known) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// An id that sorts by time.
+pub fn new_run_id() -> String {
+    let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
+    let seed = format!("{} {}", now.timestamp().as_nanosecond(), std::process::id());
+    format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), &Hash::of(seed.as_bytes()).to_string()[..4])
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The record of a run, kept while it goes and closed at its end.
+pub struct Books {
+    record: RunRecord,
+    workflow: String,
+    versions: Vec<Write>,
+    selected: Vec<bool>,
+    /// Outputs are written, and settled stages noted, only by runs that take everything.
+    whole: bool,
+    started: Instant,
+    noted: Instant,
+    counted: Vec<u64>,
+    settled: Vec<Option<Settled>>,
+}
+
+impl Books {
+    /// Opens the books of run `id`.
+    pub fn new(
+        id: String,
+        flow: &Flow,
+        options: &RunOptions,
+        replay: &Replay,
+        selected: &[bool],
+        started: Instant,
+    ) -> Books {
+        let stages: Vec<_> = replay.plan.stages.iter().filter(|s| selected[s.index]).collect();
+        let versions = stages.iter().map(|stage| Write::Version {
+            stage: stage.name.clone(),
+            version: stage.version,
+            components: stage.fingerprint.to_json(),
+        });
+        Books {
+            record: RunRecord {
+                id,
+                command: options.command.clone(),
+                started: now(),
+                ended: None,
+                host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                pid: std::process::id(),
+                state: RunState::Running,
+                reason: None,
+                stages: stages.iter().map(|s| (s.name.clone(), Counts::default())).collect(),
+                seconds: 0.0,
+                rates: vec![0.0; stages.len()],
+                versions: stages.iter().map(|s| (s.name.clone(), s.version.to_string())).collect(),
+            },
+            workflow: flow.workflow.name.clone(),
+            versions: versions.collect(),
+            selected: selected.to_vec(),
+            whole: options.limit.is_none() && !options.selects_items(),
+            started,
+            noted: started,
+            counted: vec![0; stages.len()],
+            settled: Vec::new(),
+        }
+    }
+
+    /// The run's id.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// The event that opens the run.
+    pub fn run_started(&self) -> Event {
+        Event::RunStarted {
+            run: self.record.id.clone(),
+            workflow: self.workflow.clone(),
+            stages: self.record.stages.iter().map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
+    /// What is written before the first outcome.
+    pub fn opening_writes(&mut self) -> Vec<Write> {
+        let mut writes = std::mem::take(&mut self.versions);
+        writes.push(self.note());
+        writes
+    }
+
+    fn note(&self) -> Write {
+        let json = serde_json::to_string(&self.record).expect("records serialise");
+        Write::Note { key: format!("run/{}", self.record.id), json }
+    }
+
+    /// The record as it is now, when it is time to write it down.
+    pub fn progress(&mut self, stages: &[StageRun]) -> Option<Write> {
+        let since = self.noted.elapsed();
+        if since < RECORD_EVERY {
+            return None;
+        }
+        self.noted = Instant::now();
+        self.count(stages, since.as_secs_f64());
+        Some(self.note())
+    }
+
+    fn count(&mut self, stages: &[StageRun], seconds: f64) {
+        let chosen = stages.iter().filter(|s| self.selected[s.planned.index]);
+        for (at, stage) in chosen.enumerate() {
+            let ran = stage.counts.ran;
+            let rate = (ran - self.counted[at]) as f64 / seconds.max(1e-3);
+            let old = self.record.rates[at];
+            self.record.rates[at] = if old == 0.0 { rate } else { 0.7 * old + 0.3 * rate };
+            self.counted[at] = ran;
+            self.record.stages[at].1 = stage.counts;
+        }
+        self.record.seconds = self.started.elapsed().as_secs_f64();
+    }
+
+    /// Whether every selected stage is known to have nothing to do.
+    ///
+    /// # Errors
+    /// When a source or the store cannot be read.
+    pub fn is_settled(&mut self, replay: &Replay) -> Result<bool, EngineError> {
+        let states = replay.states()?;
+        let mut settled = vec![None; states.len()];
+        for index in (0..states.len()).filter(|&s| self.selected[s]) {
+            match Settled::find(replay, index, states[index])? {
+                Some(known) => settled[index] = Some(known),
+                None => return Ok(false),
+            }
+        }
+        self.settled = settled;
+        sources_unchanged(replay, &self.selected)
+    }
+
+    /// Closes the books of a run that found nothing to do.
+    ///
+    /// # Errors
+    /// When the store or an output cannot be written.
+    pub fn close_unchanged(mut self, replay: &Replay, events: &Sender<Event>) -> Result<RunSummary, EngineError> {
+        let settled: Vec<(usize, Settled)> =
+            std::mem::take(&mut self.settled).into_iter().enumerate().filter_map(|(i, s)| Some((i, s?))).collect();
+        let mut summary = self.summary(None, Vec::new(), Vec::new());
+        for (at, (index, known)) in settled.iter().enumerate() {
+            let counts = Counts { ran: 0, ..known.counts };
+            self.record.stages[at].1 = counts;
+            summary.failures.extend(known.failures.clone());
+            summary.stages.push(StageSummary {
+                name: replay.plan.stages[*index].name.clone(),
+                ran: 0,
+                cached: counts.done,
+                failed: counts.failed,
+                blocked: counts.blocked,
+                seconds: 0.0,
+                total: counts.total,
+                missing: known.missing,
+            });
+        }
+        let complete: Vec<bool> = self.selected.clone();
+        summary.outputs = super::outputs::write(replay, &complete, events)?;
+        self.finish(replay, summary, None, events)
+    }
+
+    /// Closes the books: merges what is small, writes outputs, notes what is settled.
+    ///
+    /// # Errors
+    /// What broke the run, or what breaks while its books are closed.
+    pub fn close(
+        mut self,
+        replay: &Replay,
+        stages: &[StageRun],
+        end: Option<End>,
+        events: &Sender<Event>,
+    ) -> Result<RunSummary, EngineError> {
+        let since = self.noted.elapsed().as_secs_f64();
+        self.count(stages, since);
+        let chosen: Vec<&StageRun> = stages.iter().filter(|s| self.selected[s.planned.index]).collect();
+        let summaries = chosen.iter().map(|s| s.summary()).collect();
+        let failures: Vec<FailureGroup> = chosen.iter().flat_map(|s| s.failures.groups(&s.planned.name)).collect();
+        let mut summary = self.summary(end.as_ref(), summaries, failures);
+        if !matches!(end, Some(End::Broken(_))) {
+            replay.store.tidy()?;
+            let complete: Vec<bool> =
+                stages.iter().map(|s| self.whole && s.settled && s.gate != super::stage::Gate::Shut).collect();
+            self.note_settled(replay, stages, &complete)?;
+            summary.outputs = super::outputs::write(replay, &complete, events)?;
+            self.recount(replay)?;
+        }
+        self.finish(replay, summary, end, events)
+    }
+
+    /// After a run that took only some items: counts of all that is known, so that `status` forgets nothing.
+    fn recount(&mut self, replay: &Replay) -> Result<(), EngineError> {
+        if self.whole {
+            return Ok(());
+        }
+        let chosen: Vec<usize> = (0..self.selected.len()).filter(|&s| self.selected[s]).collect();
+        for (at, stage) in chosen.into_iter().enumerate() {
+            let mut counts = Counts { ran: self.record.stages[at].1.ran, total_known: true, ..Counts::default() };
+            let _ = replay.resolved(stage, &mut |flow| {
+                counts.total += flow.batch.len() as u64 + flow.blocked + flow.possible;
+                counts.done += flow.resolved.done;
+                counts.failed += flow.resolved.failed.len() as u64;
+                counts.due += flow.resolved.due.len() as u64;
+                counts.blocked += flow.blocked;
+                counts.possible += flow.possible;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            self.record.stages[at].1 = counts;
+        }
+        Ok(())
+    }
+
+    fn note_settled(&self, replay: &Replay, stages: &[StageRun], complete: &[bool]) -> Result<(), EngineError> {
+        let states = replay.states()?;
+        let settled = stages.iter().filter(|s| complete[s.planned.index]).map(|stage| {
+            let known = Settled {
+                state: states[stage.planned.index].to_string(),
+                limit: limit_of(&stage.planned),
+                counts: stage.counts,
+                missing: stage.missing,
+                failures: stage.failures.groups(&stage.planned.name),
+            };
+            let json = serde_json::to_string(&known).expect("counts serialise");
+            Write::Note { key: Settled::key(&stage.planned.name), json }
+        });
+        Ok(replay.store.commit(&settled.collect::<Vec<_>>())?)
+    }
+
+    fn summary(&self, end: Option<&End>, stages: Vec<StageSummary>, failures: Vec<FailureGroup>) -> RunSummary {
+        let reason = match end {
+            Some(End::Threshold(reason)) => Some(reason.clone()),
+            Some(End::Signal) => Some("interrupted".to_string()),
+            Some(End::Broken(error)) => Some(error.to_string()),
+            None => None,
+        };
+        RunSummary {
+            run: self.record.id.clone(),
+            state: RunState::Running,
+            stages,
+            seconds: 0.0,
+            reason,
+            failures,
+            outputs: Vec::new(),
+        }
+    }
+
+    fn finish(
+        mut self,
+        replay: &Replay,
+        mut summary: RunSummary,
+        end: Option<End>,
+        events: &Sender<Event>,
+    ) -> Result<RunSummary, EngineError> {
+        summary.state = super::run::state_of(&end, summary.stages.iter().any(|s| s.failed > 0));
+        summary.seconds = self.started.elapsed().as_secs_f64();
+        self.record.state = summary.state;
+        self.record.reason = summary.reason.clone();
+        self.record.seconds = summary.seconds;
+        self.record.ended = Some(now());
+        let mut writes = std::mem::take(&mut self.versions);
+        writes.push(self.note());
+        let written = replay.store.commit(&writes);
+        let _ = events.send(Event::RunFinished { summary: summary.clone() });
+        match end {
+            Some(End::Broken(error)) => Err(error),
+            _ => {
+                written?;
+                Ok(summary)
+            }
+        }
+    }
+}

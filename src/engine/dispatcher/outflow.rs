@@ -1,0 +1,319 @@
+//! Work on its way out, and what comes back of it: chunks to executors, outcomes to the writer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Dispatcher, InFlight, Message, Mode};
+use crate::data::{Failure, Table};
+use crate::engine::EngineError;
+use crate::engine::events::{Event, ItemStatus};
+use crate::engine::prepare::Prepared;
+use crate::engine::resolve::rows_given;
+use crate::engine::stage::{Pending, StageRun};
+use crate::engine::writer::{Committed, Entry, Receipt};
+use crate::executor::{Outcomes, Task, TaskId, TaskInput};
+use crate::plan::{PlannedStage, Run, find_program};
+use crate::spec::model::{CommandLine, Input};
+use crate::store::Write;
+use crate::store::model::Segment;
+
+impl Dispatcher<'_> {
+    pub(super) fn schedule(&mut self) {
+        if self.mode != Mode::Running {
+            return;
+        }
+        self.wake_retries();
+        let order: Vec<usize> = self.orders.plan.graph.order().iter().rev().copied().collect();
+        while order.iter().any(|&stage| self.fill(stage, false)) {}
+        let stuck = self.tasks.is_empty()
+            && self.orders.budget.is_contended()
+            && self.stages.iter().all(|s| s.sent == s.taken && s.uncommitted == 0);
+        if stuck && self.lines.inbox.is_empty() {
+            order.iter().any(|&stage| self.fill(stage, true));
+        }
+    }
+
+    /// Hands out chunks of one stage while there is room; whether any went out.
+    pub(super) fn fill(&mut self, stage: usize, insist: bool) -> bool {
+        let mut any = false;
+        while self.has_room(stage) {
+            let run = &mut self.stages[stage];
+            let queue = crate::engine::pace::Queue {
+                waiting: run.waiting(),
+                more_coming: run.open_inputs > 0 || run.sent > run.taken,
+                workers: run.planned.workers,
+            };
+            let size = run.pace.next(queue, insist);
+            if size == 0 {
+                break;
+            }
+            let pending = run.dequeue(size);
+            self.hand_out(stage, pending);
+            any = true;
+        }
+        any
+    }
+
+    pub(super) fn has_room(&self, stage: usize) -> bool {
+        let run = &self.stages[stage];
+        let inside = matches!(run.planned.run, Run::Assign(_) | Run::Where(_));
+        let (tasks, capacity) = match inside {
+            true => (self.inside_tasks, rayon::current_num_threads()),
+            false => (self.outside_tasks, self.orders.capacity),
+        };
+        run.waiting() > 0 && run.tasks < run.planned.workers * 2 && tasks < capacity * 2
+    }
+
+    pub(super) fn hand_out(&mut self, stage: usize, pending: Pending) {
+        self.last_task += 1;
+        let task = self.last_task;
+        let run = &mut self.stages[stage];
+        run.tasks += 1;
+        let pending = Arc::new(pending);
+        let inside = matches!(run.planned.run, Run::Assign(_) | Run::Where(_));
+        let ready = if inside { (0..pending.len() as u32).collect() } else { Vec::new() };
+        self.tasks.insert(task, InFlight { stage, pending: pending.clone(), ready, started: false });
+        *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) += 1;
+        let Some(preparer) = run.preparer.clone() else { return };
+        let inbox = self.lines.to_inbox.clone();
+        rayon::spawn(move || {
+            let message = match inside {
+                true => Message::Evaluated { task, outcomes: preparer.evaluate(&pending) },
+                false => Message::Prepared { task, prepared: preparer.prepare(&pending) },
+            };
+            let _ = inbox.send(message);
+        });
+    }
+
+    pub(super) fn prepared(&mut self, task: TaskId, prepared: Prepared) {
+        let Some(inflight) = self.tasks.get_mut(&task) else { return };
+        let stage = inflight.stage;
+        if self.mode != Mode::Running {
+            inflight.ready = (0..inflight.pending.len() as u32).collect();
+            let unfinished = inflight.ready.clone();
+            return self.task_end(task, &unfinished);
+        }
+        if !prepared.failed.is_empty() {
+            inflight.ready = (0..inflight.pending.len() as u32).collect();
+            self.started(task);
+            let (positions, failures): (Vec<u32>, Vec<Failure>) = prepared.failed.into_iter().unzip();
+            let failed: Vec<_> = positions.into_iter().zip(failures).collect();
+            let micros = vec![0; failed.len()];
+            let none = Table::empty(0);
+            self.part(task, Outcomes { done: Vec::new(), counts: None, added: none, failed, micros });
+        }
+        let Some(inflight) = self.tasks.get_mut(&task) else { return };
+        inflight.ready = prepared.ready;
+        let Some(input) = prepared.input else { return self.task_end(task, &[]) };
+        let run = &self.stages[stage];
+        if let Some(message) = missing_program(&run.planned, &input) {
+            let stage = run.planned.name.clone();
+            return self.break_off(EngineError::Broken { stage, message });
+        }
+        if let Run::Python { job, .. } | Run::Command { job, .. } = &run.planned.run {
+            self.executor.submit(Task { id: task, job: job.clone(), input });
+        }
+    }
+
+    pub(super) fn started(&mut self, task: TaskId) {
+        let Some(inflight) = self.tasks.get_mut(&task) else { return };
+        if inflight.started {
+            return;
+        }
+        inflight.started = true;
+        let items = inflight.pending.len() as u64;
+        let counts = &mut self.stages[inflight.stage].counts;
+        counts.running += items;
+        counts.due -= items;
+    }
+
+    pub(super) fn part(&mut self, task: TaskId, outcomes: Outcomes) {
+        let Some(inflight) = self.tasks.get(&task) else { return };
+        let (stage, pending) = (inflight.stage, inflight.pending.clone());
+        let place = |i: u32| inflight.ready[i as usize];
+        let run = &mut self.stages[stage];
+        let micros: u64 = outcomes.micros.iter().map(|&m| u64::from(m)).sum();
+        run.pace.learn(outcomes.done.len() + outcomes.failed.len(), micros);
+        let done: Vec<u32> = outcomes.done.iter().map(|&i| place(i)).collect();
+        let mut failed = Vec::new();
+        let mut done_micros = outcomes.micros;
+        let failed_micros = done_micros.split_off(done.len());
+        for ((i, failure), micros) in outcomes.failed.into_iter().zip(failed_micros) {
+            let at = place(i);
+            let attempts = pending.attempts[at as usize] + 1;
+            match retry_at(run, &failure, attempts) {
+                Some(when) => {
+                    let mut again = pending.take(&[at]);
+                    again.attempts[0] = attempts;
+                    run.counts.running -= 1;
+                    run.counts.due += 1;
+                    run.retries.push((when, again));
+                }
+                None => failed.push((at, failure, micros)),
+            }
+        }
+        if done.is_empty() && failed.is_empty() {
+            return;
+        }
+        run.uncommitted += (done.len() + failed.len()) as u64;
+        let forwards = !self.open_consumers(Input::Stage(stage)).is_empty();
+        let ended =
+            Ended { pending, done, counts: outcomes.counts, added: outcomes.added, failed, micros: done_micros };
+        self.commit(stage, ended, forwards);
+    }
+
+    /// Encodes outcomes in the background and hands them to the writer.
+    pub(super) fn commit(&self, stage: usize, ended: Ended, forwards: bool) {
+        let planned = self.stages[stage].planned.clone();
+        let writer = self.lines.writer.clone();
+        let want_items = self.orders.want_items;
+        let again = self.stages[stage].resolver.as_ref().is_some_and(|r| r.may_have_results());
+        let budget = self.orders.budget.clone();
+        rayon::spawn(move || {
+            let forward = (forwards && !ended.done.is_empty()).then(|| {
+                rows_given(&planned, &ended.pending.batch.take(&ended.done), ended.counts.as_deref(), &ended.added)
+            });
+            let segment = ended.segment();
+            let receipt = Receipt::Outcomes(Box::new(Committed {
+                stage,
+                done: ended.done.len() as u64,
+                items: if want_items { ended.items(&segment) } else { Vec::new() },
+                failed: segment.failures.clone(),
+                forward,
+            }));
+            let encoded = segment.encode();
+            let permit = Some(budget.overdraw(encoded.bytes()));
+            let write =
+                Write::Segment { stage: planned.name.clone(), version: planned.version, segment: encoded, again };
+            let _ = writer.send(Entry { write, receipt: Some(receipt), permit });
+        });
+    }
+
+    pub(super) fn task_end(&mut self, task: TaskId, unfinished: &[u32]) {
+        let Some(inflight) = self.tasks.remove(&task) else { return };
+        let run = &mut self.stages[inflight.stage];
+        let inside = matches!(run.planned.run, Run::Assign(_) | Run::Where(_));
+        *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) -= 1;
+        run.tasks -= 1;
+        if !unfinished.is_empty() {
+            let places: Vec<u32> = unfinished.iter().map(|&i| inflight.ready[i as usize]).collect();
+            if inflight.started {
+                run.counts.running -= places.len() as u64;
+                run.counts.due += places.len() as u64;
+            }
+            run.requeue(inflight.pending.take(&places));
+        }
+    }
+
+    pub(super) fn committed(&mut self, committed: Committed) {
+        let Committed { stage, done, failed, items, forward } = committed;
+        let run = &mut self.stages[stage];
+        let ended = done + failed.len() as u64;
+        run.uncommitted -= ended;
+        run.counts.running -= ended;
+        run.counts.done += done;
+        run.counts.failed += failed.len() as u64;
+        run.counts.ran += ended;
+        run.last_commit = Some(Instant::now());
+        let name = run.planned.name.clone();
+        for (number, (key, attempt, micros)) in items.into_iter().enumerate() {
+            let failure = (number as u64).checked_sub(done).map(|n| &failed[n as usize].1);
+            let _ = self.lines.events.send(Event::Item {
+                stage: name.clone(),
+                key,
+                status: if failure.is_some() { ItemStatus::Failed } else { ItemStatus::Done },
+                attempt: u32::from(attempt),
+                seconds: f64::from(micros) / 1e6,
+                kind: failure.map(|f| f.kind.to_string()),
+            });
+        }
+        let count = failed.len() as u64;
+        for (key, failure) in failed {
+            run.failures.add(|| key.clone(), &failure);
+            let _ = self.lines.events.send(Event::ItemFailed { stage: name.clone(), key, failure });
+        }
+        let counts = run.counts;
+        let _ = self.lines.events.send(Event::Progress { stage: name, counts });
+        self.block_behind(stage, count);
+        if let Some(rows) = forward {
+            self.forward(stage, rows, true);
+        }
+        if count > 0 {
+            self.check_thresholds(stage, false);
+        }
+    }
+}
+
+fn retry_at(run: &StageRun, failure: &Failure, attempts: u16) -> Option<Instant> {
+    let retries = &run.planned.settings.retries;
+    if u32::from(attempts) > retries.max || !retries.kinds.contains(&failure.kind) {
+        return None;
+    }
+    let factor = retries.factor.powi(i32::from(attempts) - 1);
+    let wait = retries.backoff.mul_f64(factor.clamp(0.0, 1e6)).min(retries.max_backoff);
+    Some(Instant::now() + wait)
+}
+
+/// A constant program that is not there is no item's fault.
+fn missing_program(stage: &PlannedStage, input: &TaskInput) -> Option<String> {
+    let Run::Command { job, action } = &stage.run else { return None };
+    let constant = match &action.line {
+        CommandLine::Argv(argv) => argv.first().is_some_and(|first| !first.names().per_item()),
+        CommandLine::Shell(_) => true,
+    };
+    let program = match input {
+        TaskInput::Commands(items) => items.first().and_then(|item| item.argv.first()),
+        TaskInput::Group { command, .. } => command.as_ref().and_then(|item| item.argv.first()),
+        TaskInput::Rows { .. } => None,
+    };
+    let path = job.pool.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+    let path = path.or_else(|| std::env::var("PATH").ok());
+    let program = program.filter(|_| constant)?;
+    let found = find_program(program, &job.pool.cwd, path.as_deref());
+    found.is_none().then(|| format!("program {program:?} not found"))
+}
+
+/// Items of a task that ended.
+pub(super) struct Ended {
+    pending: Arc<Pending>,
+    done: Vec<u32>,
+    counts: Option<Vec<u32>>,
+    added: Table,
+    failed: Vec<(u32, Failure, u32)>,
+    micros: Vec<u32>,
+}
+
+impl Ended {
+    fn segment(&self) -> Segment {
+        let all: Vec<u32> = self.done.iter().copied().chain(self.failed.iter().map(|f| f.0)).collect();
+        let items = &self.pending.batch.items;
+        let of = |i: &u32| *i as usize;
+        Segment {
+            rows: all.iter().map(|i| items.rows[of(i)]).collect(),
+            origins: all.iter().map(|i| items.origins[of(i)]).collect(),
+            inputs: all.iter().map(|i| self.pending.inputs[of(i)]).collect(),
+            micros: self.micros.iter().copied().chain(self.failed.iter().map(|f| f.2)).collect(),
+            attempts: all.iter().map(|i| self.pending.attempts[of(i)] + 1).collect(),
+            done: self.done.len(),
+            counts: self.counts.clone(),
+            added: self.rows_added(),
+            failures: self.failed.iter().map(|(i, failure, _)| (items.key(of(i)), failure.clone())).collect(),
+        }
+    }
+
+    /// The added columns; where there are none, still as many rows as were given.
+    fn rows_added(&self) -> Table {
+        match (&self.counts, self.added.names().is_empty()) {
+            (Some(counts), true) => Table::empty(counts.iter().map(|&n| n as usize).sum()),
+            (None, true) => Table::empty(self.done.len()),
+            (_, false) => self.added.clone(),
+        }
+    }
+
+    fn items(&self, segment: &Segment) -> Vec<(String, u16, u32)> {
+        let all = self.done.iter().copied().chain(self.failed.iter().map(|f| f.0));
+        all.enumerate()
+            .map(|(n, i)| (self.pending.batch.items.key(i as usize), segment.attempts[n], segment.micros[n]))
+            .collect()
+    }
+}

@@ -1,0 +1,123 @@
+//! Output files: the rows of complete stages, written whole or not at all, and only where they are not current.
+
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crossbeam_channel::Sender;
+use serde::{Deserialize, Serialize};
+
+use super::EngineError;
+use super::events::Event;
+use super::look::rows_with_failed;
+use super::replay::Replay;
+use crate::data::Table;
+use crate::data::export::{ExportFormat, Schema, WholeFile, Writer};
+use crate::spec::model::Output;
+use crate::spec::template::Scope;
+use crate::store::Write;
+
+/// What is known of a file that was written.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Written {
+    /// The stage's state (see [`Replay::states`]) and the form of the output.
+    from: String,
+    size: u64,
+    /// Of the last change, in nanoseconds.
+    modified: i128,
+}
+
+/// Writes the outputs of the stages that are `complete`; the paths of those written.
+///
+/// # Errors
+/// When a file cannot be written, or the rows cannot be brought under one schema.
+pub fn write(replay: &Replay, complete: &[bool], events: &Sender<Event>) -> Result<Vec<String>, EngineError> {
+    let workflow = &replay.plan.workflow;
+    let due: Vec<&Output> = workflow.outputs.iter().filter(|o| complete[o.stage]).collect();
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let states = replay.states()?;
+    let mut paths = Vec::new();
+    for output in due {
+        let shown = path_of(replay, output)?;
+        let path = workflow.dir.join(&shown);
+        let from = format!("{} {:?} {:?} {}", states[output.stage], output.format, output.columns, output.with_failed);
+        let key = format!("output/{shown}");
+        let known = replay.store.note(&key)?.and_then(|json| serde_json::from_str::<Written>(&json).ok());
+        if known.is_some() && known == written(&path, &from) {
+            continue;
+        }
+        let rows = write_one(replay, output, &path)?;
+        if let Some(written) = written(&path, &from) {
+            let json = serde_json::to_string(&written).expect("numbers serialise");
+            replay.store.commit(&[Write::Note { key, json }])?;
+        }
+        let stage = replay.plan.stages[output.stage].name.clone();
+        let _ = events.send(Event::OutputWritten { stage, path: shown.clone(), rows });
+        paths.push(shown);
+    }
+    Ok(paths)
+}
+
+fn path_of(replay: &Replay, output: &Output) -> Result<String, EngineError> {
+    let workflow = &replay.plan.workflow;
+    let environment = |name: &str| std::env::var(name).ok();
+    let scope = Scope {
+        params: &workflow.params,
+        env: Some(&environment),
+        run: Some(("", &workflow.name)),
+        ..Scope::default()
+    };
+    output.path.render_text(&scope).map_err(|problem| EngineError::OutputPath {
+        stage: replay.plan.stages[output.stage].name.clone(),
+        problem: problem.to_string(),
+    })
+}
+
+fn written(path: &Path, from: &str) -> Option<Written> {
+    let meta = std::fs::metadata(path).ok()?;
+    let modified = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    Some(Written { from: from.to_string(), size: meta.len(), modified })
+}
+
+fn write_one(replay: &Replay, output: &Output, path: &Path) -> Result<u64, EngineError> {
+    let mut schema = Schema::default();
+    each_table(replay, output, &mut |table| {
+        schema.observe(table);
+        Ok(())
+    })?;
+    let format = ExportFormat::from(output.format);
+    let schema = schema.finish(format)?;
+    let failed = |source| EngineError::Output { path: path.display().to_string(), source };
+    let file = WholeFile::create(path).map_err(failed)?;
+    let sink = file.sink().map_err(failed)?;
+    let mut writer = Writer::new(format, &schema, sink)?;
+    let mut rows = 0;
+    each_table(replay, output, &mut |table| {
+        rows += table.rows() as u64;
+        Ok(writer.write(table)?)
+    })?;
+    writer.finish()?;
+    file.commit().map_err(failed)?;
+    Ok(rows)
+}
+
+/// The rows of an output, in item order, with the columns asked for.
+fn each_table(
+    replay: &Replay,
+    output: &Output,
+    see: &mut dyn FnMut(&Table) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    let stage = &replay.plan.stages[output.stage];
+    let _ = replay.resolved(output.stage, &mut |flow| {
+        let table = if output.with_failed { rows_with_failed(stage, flow) } else { flow.resolved.out.table };
+        let table = match &output.columns {
+            Some(columns) => table.project(columns),
+            None => table,
+        };
+        see(&table)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(())
+}

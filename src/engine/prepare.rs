@@ -1,0 +1,230 @@
+//! From due items to a task: renders what differs from item to item, and evaluates expressions.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::stage::Pending;
+use crate::data::{Failure, FailureKind, Table, TableBuilder, Value};
+use crate::executor::{CommandItem, Outcomes, TaskInput};
+use crate::plan::{PlannedStage, Run};
+use crate::spec::model::{Call, CommandAction, CommandLine, Verb};
+use crate::spec::template::{Expression, RenderError, Scope, Template, TemplateTree};
+
+/// The rows of a reduce's group, by its number.
+pub type RowsOf = Arc<dyn Fn(u64) -> Box<dyn Iterator<Item = Table> + Send> + Send + Sync>;
+
+/// What templates of a stage may look at besides the item.
+pub struct Preparer {
+    pub stage: Arc<PlannedStage>,
+    pub params: Arc<Vec<(String, Value)>>,
+    pub env: fn(&str) -> Option<String>,
+    /// Id of the run and name of the workflow.
+    pub run: (String, String),
+    pub dir: PathBuf,
+    /// For a reduce.
+    pub rows: Option<RowsOf>,
+}
+
+/// A chunk, ready for an executor, and items that did not come that far.
+pub struct Prepared {
+    /// Positions, in the pending items, of those that go.
+    pub ready: Vec<u32>,
+    pub input: Option<TaskInput>,
+    /// Positions of those that a template failed for.
+    pub failed: Vec<(u32, Failure)>,
+}
+
+impl Preparer {
+    /// Renders the items of a task.
+    pub fn prepare(&self, pending: &Pending) -> Prepared {
+        match &self.stage.run {
+            Run::Python { job, args } => self.prepare_python(pending, &job.work, args),
+            Run::Command { action, .. } => self.prepare_commands(pending, action),
+            Run::Assign(_) | Run::Where(_) => Prepared { ready: Vec::new(), input: None, failed: Vec::new() },
+        }
+    }
+
+    fn scope<'a>(&'a self, pending: &'a Pending, i: usize, key: &'a str) -> Scope<'a> {
+        let row = Some((&pending.batch.table, i));
+        let grouped = matches!(self.stage.verb, Verb::Reduce { .. });
+        Scope {
+            params: &self.params,
+            env: Some(&self.env),
+            item: if grouped { None } else { row },
+            key: Some(key),
+            index: Some(pending.indices[i]),
+            group: if grouped { row } else { None },
+            run: Some((&self.run.0, &self.run.1)),
+        }
+    }
+
+    /// Renders each item with `render`; those that fail are told apart.
+    fn render_each<T>(
+        &self,
+        pending: &Pending,
+        mut render: impl FnMut(&Scope<'_>) -> Result<T, RenderError>,
+    ) -> (Vec<u32>, Vec<T>, Vec<(u32, Failure)>) {
+        let (mut ready, mut rendered, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for i in 0..pending.len() {
+            let key = pending.batch.items.key(i);
+            match render(&self.scope(pending, i, &key)) {
+                Ok(value) => {
+                    ready.push(i as u32);
+                    rendered.push(value);
+                }
+                Err(problem) => failed.push((i as u32, Failure::new(FailureKind::Exception, problem.to_string()))),
+            }
+        }
+        (ready, rendered, failed)
+    }
+
+    fn item_env(&self) -> Vec<(&str, &Template)> {
+        let env = &self.stage.settings.env;
+        env.iter().filter(|(_, t)| t.names().per_item()).map(|(n, t)| (n.as_str(), t)).collect()
+    }
+
+    fn prepare_python(
+        &self,
+        pending: &Pending,
+        work: &crate::executor::Work,
+        args: &[(String, TemplateTree)],
+    ) -> Prepared {
+        let env = self.item_env();
+        if args.is_empty() && env.is_empty() {
+            let ready = (0..pending.len() as u32).collect();
+            let input = self.python_input(pending, work, Table::empty(pending.len()), Table::empty(pending.len()));
+            return Prepared { ready, input: Some(input), failed: Vec::new() };
+        }
+        let (ready, rendered, failed) = self.render_each(pending, |scope| {
+            let args =
+                args.iter().map(|(n, tree)| Ok((n.clone(), tree.render(scope)?))).collect::<Result<Vec<_>, _>>()?;
+            let env = env
+                .iter()
+                .map(|(n, t)| Ok((n.to_string(), Value::Text(t.render_text(scope)?))))
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok((args, env))
+        });
+        let (args, env): (Vec<_>, Vec<_>) = rendered.into_iter().unzip();
+        let chosen = pending.take(&ready);
+        let input = (!ready.is_empty())
+            .then(|| self.python_input(&chosen, work, Table::from_rows(args), Table::from_rows(env)));
+        Prepared { ready, input, failed }
+    }
+
+    fn python_input(&self, pending: &Pending, work: &crate::executor::Work, args: Table, env: Table) -> TaskInput {
+        if let (Verb::Reduce { .. }, Some(rows)) = (&self.stage.verb, &self.rows) {
+            let uses = self.stage.uses.clone();
+            let rows = rows(pending.batch.items.rows[0]);
+            let rows = Box::new(rows.map(move |table| table.select(|name| uses.contains(name))));
+            return TaskInput::Group { rows, args, command: None };
+        }
+        let value_only = matches!(work, crate::executor::Work::Python { call: Call::Value, .. });
+        let table = if value_only {
+            let names = pending.batch.table.names();
+            let chosen = match &self.stage.uses {
+                crate::data::Uses::Columns(columns) => columns.first().map_or("value", String::as_str),
+                crate::data::Uses::All => "value",
+            };
+            let only = names.iter().position(|n| &**n == chosen);
+            pending.batch.table.select(|name| only.is_some_and(|at| *names[at] == *name))
+        } else {
+            pending.batch.table.select(|name| self.stage.uses.contains(name))
+        };
+        TaskInput::Rows { table, args, env }
+    }
+
+    fn prepare_commands(&self, pending: &Pending, action: &CommandAction) -> Prepared {
+        let env = self.item_env();
+        let (ready, mut items, failed) = self.render_each(pending, |scope| {
+            Ok(CommandItem {
+                argv: render_line(&action.line, scope)?,
+                env: env.iter().map(|(n, t)| Ok((n.to_string(), t.render_text(scope)?))).collect::<Result<_, _>>()?,
+                cwd: self.item_cwd(scope)?,
+                stdin: action.stdin.as_ref().map(|t| t.render_text(scope)).transpose()?.map(String::into_bytes),
+            })
+        });
+        let input = match (&self.rows, items.len()) {
+            (_, 0) => None,
+            (Some(rows), _) => {
+                let uses = self.stage.uses.clone();
+                let rows = rows(pending.batch.items.rows[ready[0] as usize]);
+                let rows = Box::new(rows.map(move |table| table.select(|name| uses.contains(name))));
+                Some(TaskInput::Group { rows, args: Table::empty(1), command: items.pop() })
+            }
+            (None, _) => Some(TaskInput::Commands(items)),
+        };
+        Prepared { ready, input, failed }
+    }
+
+    fn item_cwd(&self, scope: &Scope<'_>) -> Result<Option<PathBuf>, RenderError> {
+        match &self.stage.settings.cwd {
+            Some(template) if template.names().per_item() => Ok(Some(self.dir.join(template.render_text(scope)?))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Evaluates the expressions of an `assign` or `where` stage.
+    pub fn evaluate(&self, pending: &Pending) -> Outcomes {
+        let started = std::time::Instant::now();
+        let (done, rendered, failed) = match &self.stage.run {
+            Run::Assign(columns) => self.render_each(pending, |scope| assign(columns, scope)),
+            Run::Where(condition) => {
+                self.render_each(pending, |scope| Ok(vec![(String::new(), condition.eval(scope)?)]))
+            }
+            Run::Python { .. } | Run::Command { .. } => (Vec::new(), Vec::new(), Vec::new()),
+        };
+        let micros = (started.elapsed().as_micros() / pending.len().max(1) as u128) as u32;
+        let keep = matches!(self.stage.run, Run::Where(_));
+        let (counts, added) = if keep {
+            let counts = rendered.iter().map(|row| u32::from(is_true(&row[0].1))).collect();
+            (Some(counts), Table::empty(0))
+        } else {
+            let mut builder = TableBuilder::default();
+            rendered.iter().for_each(|row| builder.push_row(row.iter().map(|(n, v)| (n.as_str(), v))));
+            (None, builder.finish())
+        };
+        Outcomes { micros: vec![micros; done.len() + failed.len()], done, counts, added, failed }
+    }
+}
+
+fn assign(columns: &[(String, Expression)], scope: &Scope<'_>) -> Result<Vec<(String, Value)>, RenderError> {
+    columns.iter().map(|(name, expression)| Ok((name.clone(), expression.eval(scope)?))).collect()
+}
+
+/// As Python sees it.
+fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Absent | Value::Null => false,
+        Value::Bool(v) => *v,
+        Value::Int(v) => *v != 0,
+        Value::Float(v) => *v != 0.0,
+        Value::Text(v) => !v.is_empty(),
+        Value::Bytes(v) => !v.is_empty(),
+        Value::List(v) => !v.is_empty(),
+        Value::Map(v) => !v.is_empty(),
+        Value::BigInt(_) | Value::Time(..) | Value::File { .. } => true,
+        Value::Aside(v) => is_true(v),
+    }
+}
+
+fn render_line(line: &CommandLine, scope: &Scope<'_>) -> Result<Vec<String>, RenderError> {
+    match line {
+        CommandLine::Argv(templates) => {
+            let mut argv = Vec::with_capacity(templates.len());
+            for template in templates {
+                match template.render(scope)? {
+                    Value::List(values) => argv.extend(values.iter().map(|v| v.to_string())),
+                    value => argv.push(value.to_string()),
+                }
+            }
+            match argv.iter().find(|a| a.contains('\0')) {
+                Some(_) => Err(RenderError("an argument contains a NUL character".into())),
+                None => Ok(argv),
+            }
+        }
+        CommandLine::Shell(script) => {
+            let script = script.render_text(scope)?;
+            Ok(["bash", "-euo", "pipefail", "-c", &script].map(String::from).to_vec())
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What is due, and the rows that results already give: one batch of one stage at a time.
+//!
+//! [`decide`] is the one place that says whether an item runs. `run`, `plan`, `retry`, `results` and `status` all
+//! fold its answers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::data::source::file_digest;
+use crate::data::{Batch, Failure, FailureKind, Hash, Table, row_hashes};
+use crate::plan::PlannedStage;
+use crate::spec::model::{Input, Verb};
+use crate::spec::template::Scope;
+use crate::store::{Gathered, Hit, StoreError, View};
+
+/// What a run is asked to do with results that are there.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// `--fresh`: no earlier result counts.
+    pub fresh: bool,
+    /// `retry`: failures that match are due.
+    pub retry: Option<Retry>,
+}
+
+/// Which failures `retry` runs again.
+#[derive(Debug, Clone, Default)]
+pub struct Retry {
+    /// Only in this stage.
+    pub stage: Option<String>,
+    /// Only of these kinds; empty: all.
+    pub kinds: Vec<FailureKind>,
+    /// Only with this text in the message or traceback.
+    pub matching: Option<String>,
+}
+
+impl Retry {
+    fn covers(&self, stage: &str, failure: &Failure) -> bool {
+        self.stage.as_deref().is_none_or(|s| s == stage)
+            && (self.kinds.is_empty() || self.kinds.contains(&failure.kind))
+            && self.matching.as_deref().is_none_or(|m| failure.message.contains(m) || failure.traceback.contains(m))
+    }
+}
+
+/// Why an item is due, as far as its own result tells. What changed since another result is for the plan to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// No result for this input at this version.
+    NoResult,
+    /// It failed and is to be tried again.
+    FailedBefore,
+    /// Its worker was lost.
+    Lost,
+    /// It failed at a limit that has changed.
+    LimitChanged,
+    /// `--fresh`.
+    Fresh,
+}
+
+/// The answer for one item whose input is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Done,
+    Failed,
+    Due(Due),
+}
+
+/// Decides for one item: what is stored for its input at the stage's version, against what is asked.
+pub fn decide(stage: &PlannedStage, stored: Option<Option<&Failure>>, policy: &Policy) -> Verdict {
+    match stored {
+        _ if policy.fresh => Verdict::Due(Due::Fresh),
+        None => Verdict::Due(Due::NoResult),
+        Some(None) => Verdict::Done,
+        Some(Some(failure)) => match failure.kind {
+            FailureKind::Lost => Verdict::Due(Due::Lost),
+            FailureKind::Timeout if failure.limit != timeout_limit(stage) => Verdict::Due(Due::LimitChanged),
+            _ if policy.retry.as_ref().is_some_and(|r| r.covers(&stage.name, failure)) => {
+                Verdict::Due(Due::FailedBefore)
+            }
+            _ => Verdict::Failed,
+        },
+    }
+}
+
+fn timeout_limit(stage: &PlannedStage) -> Option<u64> {
+    stage.settings.timeout.map(|t| t.as_millis() as u64)
+}
+
+/// A batch, looked up.
+pub struct Resolved {
+    /// The hash of what the action sees, of each item.
+    pub inputs: Vec<Hash>,
+    /// How many are done.
+    pub done: u64,
+    /// The rows that these give, in order.
+    pub out: Batch,
+    /// Failures that hold: the item's position in the batch, and its result.
+    pub failed: Vec<(u32, Hit)>,
+    /// Items to run.
+    pub due: Vec<(u32, Due)>,
+}
+
+/// Looks a batch up.
+pub struct Resolver {
+    pub stage: Arc<PlannedStage>,
+    /// What is stored at the stage's version; `None`: there is no store yet.
+    pub view: Option<View>,
+    pub policy: Arc<Policy>,
+    /// The workflow's folder.
+    pub dir: PathBuf,
+    /// What item-wise `deps` templates may name.
+    pub params: Arc<Vec<(String, crate::data::Value)>>,
+}
+
+impl Resolver {
+    /// Whether some items may have a result at the stage's version.
+    pub fn may_have_results(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| !view.is_empty())
+    }
+
+    /// Looks up `batch`, whose first row is the stage's row `first_index` (where the stage sees that). `moved` says
+    /// that its rows may have stood elsewhere before.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn resolve(&self, batch: &Batch, first_index: u64, moved: bool) -> Result<Resolved, StoreError> {
+        let inputs = self.inputs(batch, first_index);
+        self.resolve_known(batch, inputs, moved)
+    }
+
+    /// As [`Resolver::resolve`], with the input hashes known already.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn resolve_known(&self, batch: &Batch, inputs: Vec<Hash>, moved: bool) -> Result<Resolved, StoreError> {
+        let hits = match &self.view {
+            Some(view) if !view.is_empty() && !self.policy.fresh => {
+                view.lookup(&batch.items, &inputs, self.stage.keyed, moved)?
+            }
+            _ => vec![None; batch.len()],
+        };
+        let mut resolved = Resolved { inputs, done: 0, out: empty(batch), failed: Vec::new(), due: Vec::new() };
+        let mut done = Vec::new();
+        for (i, hit) in hits.into_iter().enumerate() {
+            let i = i as u32;
+            match (decide(&self.stage, hit.as_ref().map(Hit::failure), &self.policy), hit) {
+                (Verdict::Done, Some(hit)) => done.push((i, hit)),
+                (Verdict::Failed, Some(hit)) => resolved.failed.push((i, hit)),
+                (Verdict::Due(due), _) => resolved.due.push((i, due)),
+                (Verdict::Done | Verdict::Failed, None) => unreachable!("decided by a result"),
+            }
+        }
+        resolved.done = done.len() as u64;
+        resolved.out = self.rows_of(batch, &done);
+        Ok(resolved)
+    }
+
+    /// The hash of what the action sees of each row.
+    fn inputs(&self, batch: &Batch, first_index: u64) -> Vec<Hash> {
+        let mut hashes = row_hashes(&batch.table, &self.stage.uses);
+        let deps: Vec<_> = self.stage.settings.deps.iter().filter(|t| t.names().per_item()).collect();
+        if self.stage.sees_key || self.stage.sees_index || !deps.is_empty() {
+            for (i, hash) in hashes.iter_mut().enumerate() {
+                let key = batch.items.key(i);
+                let index = first_index + i as u64;
+                let mut parts = vec![hash.0.to_vec()];
+                parts.push(if self.stage.sees_key { key.clone().into_bytes() } else { Vec::new() });
+                parts.push(if self.stage.sees_index { index.to_le_bytes().to_vec() } else { Vec::new() });
+                let scope = Scope {
+                    params: &self.params,
+                    item: Some((&batch.table, i)),
+                    key: Some(&key),
+                    index: Some(index),
+                    ..Scope::default()
+                };
+                parts.extend(deps.iter().map(|template| self.content(template, &scope)));
+                *hash = Hash::of_parts(parts.iter().map(Vec::as_slice));
+            }
+        }
+        hashes
+    }
+
+    /// The content hash of an item's own further file; of a missing one, none.
+    fn content(&self, template: &crate::spec::template::Template, scope: &Scope<'_>) -> Vec<u8> {
+        let path = template.render_text(scope).unwrap_or_default();
+        file_digest(&self.dir.join(path), None).map_or_else(|_| Vec::new(), |(_, digest)| digest.to_vec())
+    }
+
+    fn rows_of(&self, batch: &Batch, done: &[(u32, Hit)]) -> Batch {
+        if done.is_empty() {
+            return empty(batch);
+        }
+        let given = Gathered::from_hits(done.iter().map(|(_, hit)| hit));
+        let parents: Vec<u32> = done.iter().map(|(i, _)| *i).collect();
+        rows_given(&self.stage, &batch.take(&parents), given.counts.as_deref(), &given.added)
+    }
+}
+
+fn empty(batch: &Batch) -> Batch {
+    batch.slice(0, 0)
+}
+
+/// The rows that succeeded items give: their own columns and those that the stage added, narrowed to what it keeps.
+pub fn rows_given(stage: &PlannedStage, parents: &Batch, counts: Option<&[u32]>, added: &Table) -> Batch {
+    let ones;
+    let batch = match (&stage.verb, counts) {
+        (Verb::Map, _) | (_, None) => Batch { items: parents.items.clone(), table: parents.table.join(added) },
+        (Verb::Filter, Some(counts)) => {
+            let kept: Vec<u32> = (0..counts.len() as u32).filter(|&i| counts[i as usize] > 0).collect();
+            parents.take(&kept)
+        }
+        (verb, Some(counts)) => {
+            ones = counts.iter().all(|&n| n == 1) && *verb != Verb::FlatMap;
+            let repeated: Vec<u32> =
+                counts.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i as u32, n as usize)).collect();
+            let items = if ones { parents.items.clone() } else { parents.items.children(counts) };
+            Batch { items, table: parents.table.take(&repeated).join(added) }
+        }
+    };
+    match &stage.keep {
+        Some(keep) => Batch { table: batch.table.select(|name| keep.iter().any(|k| k == name)), items: batch.items },
+        None => batch,
+    }
+}
+
+/// Whether items of `stage` from its input number `input` need another origin, so that two inputs' do not meet.
+pub fn with_input_number(stage: &PlannedStage, input: Input, mut batch: Batch) -> Batch {
+    if stage.inputs.len() > 1 {
+        let number = stage.inputs.iter().position(|i| *i == input).unwrap_or(0) as u64;
+        batch.items.origins.iter_mut().for_each(|origin| *origin = crate::data::mix(*origin, number << 32));
+    }
+    batch
+}

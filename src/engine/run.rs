@@ -1,0 +1,286 @@
+//! A run from start to end: opens the store, sets the loop up, and closes the books after it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::EngineError;
+use super::api::{Flow, RunOptions, Signal};
+use super::books::Books;
+use super::budget::Budget;
+use super::dispatcher::{Dispatcher, End, Helpers, Lines, Lookup, Message, Orders};
+use super::events::{Event, RunState, RunSummary};
+use super::feed::{self, SourceFeed};
+use super::groups::GroupRows;
+use super::prepare::{Preparer, RowsOf};
+use super::replay::{self, Replay, Sources};
+use super::resolve::{Policy, Resolver};
+use super::selection::Selection;
+use super::stage::{Arrival, StageRun};
+use super::writer::{self, Entry};
+use crate::data::{Batch, Value};
+use crate::executor::Executor;
+use crate::executor::LocalExecutor;
+use crate::plan::{Plan, Run, Surroundings};
+use crate::spec::model::{Backend, Verb};
+use crate::store::{OpenOptions, Store};
+
+/// All batches, frames and results under way share this many bytes.
+const BUDGET: usize = 64 << 20;
+
+/// Runs what is due.
+///
+/// # Errors
+/// When bpp-flow itself cannot go on. What was committed stays.
+pub fn run(
+    flow: &Flow,
+    options: &RunOptions,
+    events: Sender<Event>,
+    signals: Receiver<Signal>,
+) -> Result<RunSummary, EngineError> {
+    let started = Instant::now();
+    let id = super::books::new_run_id();
+    let plan = Arc::new(compile(flow, options, &id)?);
+    let selected = selected_stages(&plan, options.stage.as_deref())?;
+    let open = OpenOptions { on_network_fs: options.on_network_fs, command: &options.command };
+    let store = Store::open(&flow.state_dir, &open)?;
+    let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
+    let mut books = Books::new(id, flow, options, &replay, &selected, started);
+    let _ = events.send(books.run_started());
+    if options.asks_for_everything() && books.is_settled(&replay)? {
+        return books.close_unchanged(&replay, &events);
+    }
+    let (ended, stages) = dispatch(flow, options, &replay, &selected, &mut books, events.clone(), signals)?;
+    books.close(&replay, &stages, ended, &events)
+}
+
+/// Compiles the workflow as these options want it.
+///
+/// # Errors
+/// As [`Plan::compile`].
+pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, EngineError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let surroundings = Surroundings {
+        env: &environment,
+        cores,
+        workers: if options.debug { Some(1) } else { options.workers },
+        run: (run, &flow.workflow.name),
+        backend: if options.debug { Some(Backend::Serial) } else { options.backend },
+    };
+    Ok(Plan::compile(Arc::new(flow.workflow.clone()), &surroundings)?)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The stages up to `stage`; all where none is named.
+///
+/// # Errors
+/// When there is no stage of that name.
+pub fn selected_stages(plan: &Plan, stage: Option<&str>) -> Result<Vec<bool>, EngineError> {
+    match stage {
+        None => Ok(vec![true; plan.stages.len()]),
+        Some(name) => Ok(plan.graph.with_ancestors(stage_named(plan, name)?)),
+    }
+}
+
+/// The stage of that name.
+///
+/// # Errors
+/// When there is none.
+pub fn stage_named(plan: &Plan, name: &str) -> Result<usize, EngineError> {
+    plan.stages.iter().position(|s| s.name == name).ok_or_else(|| EngineError::NoStage {
+        name: name.to_string(),
+        stages: plan.stages.iter().map(|s| s.name.clone()).collect(),
+    })
+}
+
+fn dispatch(
+    flow: &Flow,
+    options: &RunOptions,
+    replay: &Replay,
+    selected: &[bool],
+    books: &mut Books,
+    events: Sender<Event>,
+    signals: Receiver<Signal>,
+) -> Result<(Option<End>, Vec<StageRun>), EngineError> {
+    let (to_inbox, inbox) = unbounded();
+    let (to_reports, reports) = unbounded();
+    let (to_writer, entries) = unbounded();
+    let budget = Budget::new(BUDGET);
+    let capacity = capacity(replay, selected, options);
+    let executor: Box<dyn Executor> =
+        Box::new(LocalExecutor::new(capacity, to_reports, &flow.state_dir, options.debug));
+    let crew = Crew {
+        plan: replay.plan.clone(),
+        store: replay.store.clone(),
+        dir: flow.workflow.dir.clone(),
+        state_dir: flow.state_dir.clone(),
+        policy: Arc::new(policy(options)),
+        params: Arc::new(flow.workflow.params.clone()),
+        run: (books.id().to_string(), flow.workflow.name.clone()),
+        limit: options.limit,
+        budget: budget.clone(),
+        inbox: to_inbox.clone(),
+        writer: to_writer.clone(),
+    };
+    let (end_writing, end) = bounded(0);
+    let writing = std::thread::spawn({
+        let (store, told) = (replay.store.clone(), to_inbox.clone());
+        move || writer::run(&store, &entries, &end, &told)
+    });
+    for write in books.opening_writes() {
+        let _ = to_writer.send(Entry { write, receipt: None, permit: None });
+    }
+    let orders = Orders {
+        plan: replay.plan.clone(),
+        replay: replay.clone(),
+        selected: selected.to_vec(),
+        selection: Selection::new(&options.items, &options.rows),
+        limit: options.limit,
+        only_failed: options.retry.is_some(),
+        want_items: options.want_items,
+        grace: options.grace,
+        capacity,
+        budget,
+    };
+    let lines = Lines { inbox, to_inbox, reports, signals, writer: to_writer, events };
+    let mut record = |stages: &[StageRun]| books.progress(stages);
+    let mut dispatcher = Dispatcher::new(orders, lines, &crew, executor, &mut record);
+    let end = dispatcher.run();
+    let stages = std::mem::take(&mut dispatcher.stages);
+    drop(dispatcher);
+    drop(end_writing);
+    let _ = writing.join();
+    Ok((end, stages))
+}
+
+/// The most items at once outside bpp-flow: the largest `workers` of the stages that run there.
+fn capacity(replay: &Replay, selected: &[bool], options: &RunOptions) -> usize {
+    let outside = replay.plan.stages.iter().filter(|s| selected[s.index]);
+    let outside = outside.filter(|s| matches!(s.run, Run::Python { .. } | Run::Command { .. }));
+    let most = outside.map(|s| s.workers).max().unwrap_or(1);
+    options.workers.map_or(most, |cap| most.min(cap)).max(1)
+}
+
+/// What to do with results that are there.
+pub fn policy(options: &RunOptions) -> Policy {
+    Policy { fresh: options.fresh, retry: options.retry.clone() }
+}
+
+struct Crew {
+    plan: Arc<Plan>,
+    store: Store,
+    dir: PathBuf,
+    state_dir: PathBuf,
+    policy: Arc<Policy>,
+    params: Arc<Vec<(String, Value)>>,
+    run: (String, String),
+    limit: Option<u64>,
+    budget: Budget,
+    inbox: Sender<Message>,
+    writer: Sender<Entry>,
+}
+
+impl Crew {
+    fn preparer(&self, stage: &StageRun, rows: Option<RowsOf>) -> Arc<Preparer> {
+        Arc::new(Preparer {
+            stage: stage.planned.clone(),
+            params: self.params.clone(),
+            env: environment,
+            run: self.run.clone(),
+            dir: self.dir.clone(),
+            rows,
+        })
+    }
+
+    fn tell_broken(&self) -> impl Fn(EngineError) + Send + Sync + Clone + 'static {
+        let inbox = self.inbox.clone();
+        move |error| {
+            let _ = inbox.send(Message::Broken(error));
+        }
+    }
+}
+
+impl Helpers for Crew {
+    fn read_source(&self, source: usize) {
+        let feed = SourceFeed {
+            number: source,
+            source: self.plan.workflow.sources[source].clone(),
+            around: self.plan.reading.0.clone(),
+            store: self.store.clone(),
+            budget: self.budget.clone(),
+            inbox: self.inbox.clone(),
+            writer: self.writer.clone(),
+            limit: self.limit,
+        };
+        std::thread::spawn(move || feed.run());
+    }
+
+    fn resolve(&self, stage: &StageRun, lookup: Lookup) {
+        let Some(resolver) = stage.resolver.clone() else { return };
+        let inbox = self.inbox.clone();
+        let stage = stage.planned.index;
+        rayon::spawn(move || {
+            let Lookup { batch, number, first_index, moved, follows, permit } = lookup;
+            let message = match resolver.resolve(&batch, first_index, moved) {
+                Ok(resolved) => {
+                    let arrival = Arrival { batch, resolved, first_index, follows, permit };
+                    Message::Resolved { stage, number, arrival: Box::new(arrival) }
+                }
+                Err(error) => Message::Broken(error.into()),
+            };
+            let _ = inbox.send(message);
+        });
+    }
+
+    fn open_gate(&self, replay: Replay, stage: &StageRun) {
+        let (inbox, budget, planned) = (self.inbox.clone(), self.budget.clone(), stage.planned.clone());
+        std::thread::spawn(move || match planned.verb {
+            Verb::Reduce { .. } | Verb::Once => feed::groups(&replay, &planned, &inbox),
+            _ => feed::replay(&replay, &planned, &budget, &inbox),
+        });
+    }
+
+    fn equip(&self, stage: &mut StageRun, replay: &Replay) -> Result<(), EngineError> {
+        let view = replay.store.view(&stage.planned.name, stage.planned.version)?;
+        stage.resolver = Some(Arc::new(Resolver {
+            stage: stage.planned.clone(),
+            view: Some(view),
+            dir: self.dir.clone(),
+            policy: self.policy.clone(),
+            params: self.params.clone(),
+        }));
+        stage.preparer = Some(self.preparer(stage, None));
+        Ok(())
+    }
+
+    fn spill(&self, replay: Replay, stage: &StageRun, groups: Batch, due: Vec<u32>) {
+        let (inbox, planned, dir) = (self.inbox.clone(), stage.planned.clone(), self.state_dir.clone());
+        std::thread::spawn(move || feed::spill(&replay, &planned, &groups, &due, &dir, &inbox));
+    }
+
+    fn give_rows(&self, replay: Replay, stage: &mut StageRun, rows: Option<Arc<GroupRows>>) {
+        let planned = stage.planned.clone();
+        let broken = self.tell_broken();
+        let rows_of: RowsOf = match rows {
+            Some(rows) => Arc::new(move |group| rows.rows(group as u32, broken.clone())),
+            None => Arc::new(move |_| replay::stream(replay.clone(), planned.clone(), broken.clone())),
+        };
+        stage.preparer = Some(self.preparer(stage, Some(rows_of)));
+    }
+}
+
+/// How the run ended, as the exit code tells it.
+pub fn state_of(end: &Option<End>, failures: bool) -> RunState {
+    match end {
+        Some(End::Broken(_)) => RunState::Broken,
+        Some(End::Signal) => RunState::Interrupted,
+        Some(End::Threshold(_)) => RunState::Stopped,
+        None if failures => RunState::Failures,
+        None => RunState::Finished,
+    }
+}

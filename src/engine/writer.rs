@@ -1,0 +1,71 @@
+//! The one thread that commits. A commit starts when the previous one ends and takes all that has come meanwhile.
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::budget::Permit;
+use super::dispatcher::Message;
+use crate::data::{Batch, Failure};
+use crate::store::{Store, Write};
+
+/// Something to be committed, and what to say once it is.
+pub struct Entry {
+    pub write: Write,
+    pub receipt: Option<Receipt>,
+    /// Bytes held until then.
+    pub permit: Option<Permit>,
+}
+
+/// What is durable now.
+pub enum Receipt {
+    /// Outcomes of items.
+    Outcomes(Box<Committed>),
+    /// The roster of a source, whole.
+    Source(usize),
+}
+
+/// Outcomes that are durable now.
+pub struct Committed {
+    pub stage: usize,
+    /// Items that succeeded.
+    pub done: u64,
+    /// Items that failed for good: key and story.
+    pub failed: Vec<(String, Failure)>,
+    /// Keys, attempts and durations of all, done first, for those who asked.
+    pub items: Vec<(String, u16, u32)>,
+    /// The rows that those done give.
+    pub forward: Option<Batch>,
+}
+
+/// At most this many entries a commit, so that one commit stays short.
+const ENTRIES_A_COMMIT: usize = 256;
+
+/// Commits until `end` says so and nothing is left; tells the dispatcher after each commit. (The channel's own end
+/// would not do: a thread that reads a source may wait for input for ever.)
+pub fn run(store: &Store, entries: &Receiver<Entry>, end: &Receiver<()>, told: &Sender<Message>) {
+    while let Some(first) = next(entries, end) {
+        let mut writes = Vec::new();
+        let mut receipts = Vec::new();
+        let mut permits = Vec::new();
+        for entry in std::iter::once(first).chain(entries.try_iter().take(ENTRIES_A_COMMIT)) {
+            writes.push(entry.write);
+            receipts.extend(entry.receipt);
+            permits.extend(entry.permit);
+        }
+        let message = match store.commit(&writes) {
+            Ok(()) => Message::Committed(receipts),
+            Err(error) => Message::Broken(error.into()),
+        };
+        drop(permits);
+        let failed = matches!(message, Message::Broken(_));
+        if told.send(message).is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn next(entries: &Receiver<Entry>, end: &Receiver<()>) -> Option<Entry> {
+    crossbeam_channel::select! {
+        recv(entries) -> entry => entry.ok(),
+        recv(end) -> _ => entries.try_recv().ok(),
+    }
+}

@@ -1,0 +1,349 @@
+//! What bpp-flow and a keeper tell each other, over the control socket.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::CommandItem;
+use super::super::codec::{DamagedFrame, FrameReader, FrameWriter};
+
+/// The first frame: what the keeper is for. Descriptors came before it, in the order that [`Role`] tells.
+#[derive(Debug, PartialEq)]
+pub(in super::super) struct Setup {
+    pub role: Role,
+    /// On top of the keeper's own environment, which is bpp-flow's.
+    pub env: Vec<(OsString, OsString)>,
+    pub cwd: PathBuf,
+}
+
+/// What a keeper looks after.
+#[derive(Debug, PartialEq)]
+pub(in super::super) enum Role {
+    /// One process, started at once, with the descriptors received as 0, 1, 2, …
+    Process {
+        argv: Vec<OsString>,
+        /// It shares the terminal, and so bpp-flow's process group.
+        terminal: bool,
+    },
+    /// Commands, one at a time, as they arrive. One descriptor: the slot.
+    Commands,
+}
+
+/// Commands to be run one after the other.
+#[derive(Debug, PartialEq)]
+pub(in super::super) struct CommandTask {
+    pub seq: u64,
+    pub timeout: Option<Duration>,
+    /// Whether standard output is wanted.
+    pub keep_stdout: bool,
+    /// Whether the only item's standard input arrives as [`ToKeeper::Stdin`].
+    pub streamed: bool,
+    pub items: Vec<CommandItem>,
+}
+
+/// To the keeper.
+#[derive(Debug, PartialEq)]
+pub(in super::super) enum ToKeeper {
+    Setup(Setup),
+    Task(CommandTask),
+    /// More of the standard input of the streamed item.
+    Stdin(Vec<u8>),
+    /// All of it was sent.
+    EndOfStdin,
+    /// End the process: ask, and after a while insist.
+    Terminate,
+}
+
+/// From the keeper.
+#[derive(Debug, PartialEq)]
+pub(in super::super) enum FromKeeper {
+    /// The process runs.
+    Started { pid: i32 },
+    /// It could not be started.
+    Failed { message: String },
+    /// It ended, and so did everything that it started: the status as `wait` gives it.
+    Exited { status: i32 },
+    /// Commands ended.
+    Results { seq: u64, results: Vec<CommandResult> },
+    /// The task is over; so many items were begun.
+    Done { seq: u64, begun: u32 },
+}
+
+/// How a command went.
+#[derive(Debug, PartialEq)]
+pub(in super::super) struct CommandResult {
+    pub index: u32,
+    pub micros: u32,
+    pub ending: Ending,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Ending {
+    /// By itself; the status as `wait` gives it.
+    Exited(i32),
+    /// It could not be started: standard output says why, in words.
+    NotStarted,
+    /// Stopped: it took longer than the limit.
+    TimedOut,
+    /// Stopped: it wrote more than is kept.
+    TooMuchOutput,
+}
+
+impl ToKeeper {
+    /// The message as a frame.
+    pub(in super::super) fn frame(&self) -> Vec<u8> {
+        match self {
+            ToKeeper::Setup(setup) => setup_frame(setup),
+            ToKeeper::Task(task) => task_frame(task.seq, task.timeout, task.keep_stdout, task.streamed, &task.items),
+            ToKeeper::Stdin(bytes) => {
+                let mut w = FrameWriter::new(b'R');
+                w.bytes(bytes);
+                w.finish()
+            }
+            ToKeeper::EndOfStdin => FrameWriter::new(b'Z').finish(),
+            ToKeeper::Terminate => FrameWriter::new(b'T').finish(),
+        }
+    }
+
+    /// The message of a frame.
+    pub(in super::super) fn read(kind: u8, payload: &[u8]) -> Result<ToKeeper, DamagedFrame> {
+        let mut r = FrameReader::new(payload);
+        let message = match kind {
+            b'S' => ToKeeper::Setup(read_setup(&mut r)?),
+            b'C' => ToKeeper::Task(read_task(&mut r)?),
+            b'R' => ToKeeper::Stdin(r.bytes()?.to_vec()),
+            b'Z' => ToKeeper::EndOfStdin,
+            b'T' => ToKeeper::Terminate,
+            _ => return Err(DamagedFrame),
+        };
+        r.end().map(|()| message)
+    }
+}
+
+fn setup_frame(setup: &Setup) -> Vec<u8> {
+    let mut w = FrameWriter::new(b'S');
+    match &setup.role {
+        Role::Process { argv, terminal } => {
+            w.u8(0).u8((*terminal).into()).list(argv, |w, arg| {
+                w.os(arg);
+            });
+        }
+        Role::Commands => {
+            w.u8(1);
+        }
+    }
+    w.list(&setup.env, |w, (name, value)| {
+        w.os(name).os(value);
+    });
+    w.os(setup.cwd.as_os_str());
+    w.finish()
+}
+
+fn read_setup(r: &mut FrameReader) -> Result<Setup, DamagedFrame> {
+    let role = match r.u8()? {
+        0 => Role::Process { terminal: r.u8()? != 0, argv: r.list(FrameReader::os)? },
+        _ => Role::Commands,
+    };
+    let env = r.list(|r| Ok((r.os()?, r.os()?)))?;
+    Ok(Setup { role, env, cwd: r.os()?.into() })
+}
+
+/// A [`ToKeeper::Task`] of borrowed items.
+pub(in super::super) fn task_frame(
+    seq: u64,
+    timeout: Option<Duration>,
+    keep_stdout: bool,
+    streamed: bool,
+    items: &[CommandItem],
+) -> Vec<u8> {
+    let mut w = FrameWriter::new(b'C');
+    w.u64(seq).option(timeout, |w, limit| {
+        w.u64(limit.as_micros() as u64);
+    });
+    w.u8(keep_stdout.into()).u8(streamed.into()).list(items, |w, item| {
+        w.list(&item.argv, |w, arg| {
+            w.bytes(arg.as_bytes());
+        });
+        w.list(&item.env, |w, (name, value)| {
+            w.bytes(name.as_bytes()).bytes(value.as_bytes());
+        });
+        w.option(item.cwd.as_deref(), |w, cwd| {
+            w.os(cwd.as_os_str());
+        });
+        w.option(item.stdin.as_deref(), |w, bytes| {
+            w.bytes(bytes);
+        });
+    });
+    w.finish()
+}
+
+fn read_task(r: &mut FrameReader) -> Result<CommandTask, DamagedFrame> {
+    Ok(CommandTask {
+        seq: r.u64()?,
+        timeout: r.option(FrameReader::u64)?.map(Duration::from_micros),
+        keep_stdout: r.u8()? != 0,
+        streamed: r.u8()? != 0,
+        items: r.list(|r| {
+            Ok(CommandItem {
+                argv: r.list(read_text)?,
+                env: r.list(|r| Ok((read_text(r)?, read_text(r)?)))?,
+                cwd: r.option(FrameReader::os)?.map(PathBuf::from),
+                stdin: r.option(|r| Ok(r.bytes()?.to_vec()))?,
+            })
+        })?,
+    })
+}
+
+fn read_text(r: &mut FrameReader) -> Result<String, DamagedFrame> {
+    String::from_utf8(r.bytes()?.to_vec()).map_err(|_| DamagedFrame)
+}
+
+impl FromKeeper {
+    /// The message as a frame.
+    pub(in super::super) fn frame(&self) -> Vec<u8> {
+        match self {
+            FromKeeper::Started { pid } => {
+                let mut w = FrameWriter::new(b's');
+                w.i32(*pid);
+                w.finish()
+            }
+            FromKeeper::Failed { message } => {
+                let mut w = FrameWriter::new(b'f');
+                w.bytes(message.as_bytes());
+                w.finish()
+            }
+            FromKeeper::Exited { status } => {
+                let mut w = FrameWriter::new(b'e');
+                w.i32(*status);
+                w.finish()
+            }
+            FromKeeper::Results { seq, results } => {
+                let mut w = FrameWriter::new(b'r');
+                w.u64(*seq).list(results, put_result);
+                w.finish()
+            }
+            FromKeeper::Done { seq, begun } => {
+                let mut w = FrameWriter::new(b'd');
+                w.u64(*seq).u32(*begun);
+                w.finish()
+            }
+        }
+    }
+
+    /// The message of a frame.
+    pub(in super::super) fn read(kind: u8, payload: &[u8]) -> Result<FromKeeper, DamagedFrame> {
+        let mut r = FrameReader::new(payload);
+        let message = match kind {
+            b's' => FromKeeper::Started { pid: r.i32()? },
+            b'f' => FromKeeper::Failed { message: read_text(&mut r)? },
+            b'e' => FromKeeper::Exited { status: r.i32()? },
+            b'r' => FromKeeper::Results { seq: r.u64()?, results: r.list(read_result)? },
+            b'd' => FromKeeper::Done { seq: r.u64()?, begun: r.u32()? },
+            _ => return Err(DamagedFrame),
+        };
+        r.end().map(|()| message)
+    }
+}
+
+fn put_result(w: &mut FrameWriter, result: &CommandResult) {
+    w.u32(result.index).u32(result.micros);
+    match result.ending {
+        Ending::Exited(status) => {
+            w.u8(0).i32(status);
+        }
+        Ending::NotStarted => {
+            w.u8(1);
+        }
+        Ending::TimedOut => {
+            w.u8(2);
+        }
+        Ending::TooMuchOutput => {
+            w.u8(3);
+        }
+    }
+    w.bytes(&result.stdout).bytes(&result.stderr);
+}
+
+fn read_result(r: &mut FrameReader) -> Result<CommandResult, DamagedFrame> {
+    let (index, micros) = (r.u32()?, r.u32()?);
+    let ending = match r.u8()? {
+        0 => Ending::Exited(r.i32()?),
+        1 => Ending::NotStarted,
+        2 => Ending::TimedOut,
+        3 => Ending::TooMuchOutput,
+        _ => return Err(DamagedFrame),
+    };
+    Ok(CommandResult { index, micros, ending, stdout: r.bytes()?.to_vec(), stderr: r.bytes()?.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::codec::HEAD;
+    use super::*;
+
+    fn item() -> impl Strategy<Value = CommandItem> {
+        let text = ".{0,8}";
+        let stdin = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20));
+        let env = proptest::collection::vec((text, text), 0..3);
+        let argv = proptest::collection::vec(text, 0..4);
+        (argv, env, proptest::option::of(text), stdin).prop_map(|(argv, env, cwd, stdin)| CommandItem {
+            argv,
+            env,
+            cwd: cwd.map(PathBuf::from),
+            stdin,
+        })
+    }
+
+    fn ending() -> impl Strategy<Value = Ending> {
+        prop_oneof![
+            any::<i32>().prop_map(Ending::Exited),
+            Just(Ending::NotStarted),
+            Just(Ending::TimedOut),
+            Just(Ending::TooMuchOutput),
+        ]
+    }
+
+    fn result() -> impl Strategy<Value = CommandResult> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..20);
+        (any::<u32>(), any::<u32>(), ending(), bytes(), bytes())
+            .prop_map(|(index, micros, ending, stdout, stderr)| CommandResult { index, micros, ending, stdout, stderr })
+    }
+
+    proptest! {
+        #[test]
+        fn tasks_read_back(seq: u64, timeout: Option<u32>, flags: (bool, bool), items in proptest::collection::vec(item(), 0..4)) {
+            let timeout = timeout.map(|t| Duration::from_micros(t.into()));
+            let message =
+                ToKeeper::Task(CommandTask { seq, timeout, keep_stdout: flags.0, streamed: flags.1, items });
+            let frame = message.frame();
+            prop_assert_eq!(ToKeeper::read(frame[4], &frame[HEAD..]), Ok(message));
+        }
+
+        #[test]
+        fn results_read_back(seq: u64, results in proptest::collection::vec(result(), 0..4)) {
+            let message = FromKeeper::Results { seq, results };
+            let frame = message.frame();
+            prop_assert_eq!(FromKeeper::read(frame[4], &frame[HEAD..]), Ok(message));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(kind: u8, payload in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = ToKeeper::read(kind, &payload);
+            let _ = FromKeeper::read(kind, &payload);
+        }
+    }
+
+    #[test]
+    fn setups_read_back() {
+        for role in [Role::Commands, Role::Process { argv: vec!["python3".into(), "-c".into()], terminal: true }] {
+            let message = ToKeeper::Setup(Setup { role, env: vec![("A".into(), "b c".into())], cwd: "/tmp".into() });
+            let frame = message.frame();
+            assert_eq!(ToKeeper::read(frame[4], &frame[HEAD..]), Ok(message));
+        }
+    }
+}

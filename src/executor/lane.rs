@@ -1,0 +1,144 @@
+//! A lane of a Python worker: the task that it has in hand, sent whole, streamed (a group's rows) or, where a function
+//! takes whole chunks and the process dies under one, in halves until the culprit stands alone.
+
+use std::time::{Duration, Instant};
+
+use super::queue::{Payload, Queued, Rows};
+use super::seat::Hand;
+use super::slot::{InHand, Slot};
+use super::{Outcomes, TaskInput, wire};
+use crate::data::Table;
+
+/// Where the number of the lane stands in a task's frame.
+const LANE_AT: std::ops::Range<usize> = 17..21;
+
+/// A task in hand of a Python worker.
+pub(super) struct Lane {
+    pub hand: Hand,
+    /// Rows that the group's function still has to get.
+    pub rows: Option<Box<dyn Iterator<Item = Table> + Send>>,
+    /// The slot's word when it was last seen to change.
+    seen: (u64, Instant),
+    division: Option<Division>,
+}
+
+/// A chunk that can be sent in parts.
+struct Division {
+    rows: Rows,
+    /// The items that are being run; `None`: all.
+    current: Option<Vec<u32>>,
+    /// Those that are to be run next, the last first.
+    pending: Vec<Vec<u32>>,
+    /// Whether the process that ran the last part is gone.
+    waiting: bool,
+}
+
+impl Lane {
+    /// Takes up a task: the lane and the first frame.
+    pub(super) fn begin(number: usize, task: Queued) -> (Lane, Vec<u8>) {
+        let hand = Hand::new(&task);
+        let seen = (0, Instant::now());
+        match task.payload {
+            Payload::Frame { frame, rows } => {
+                let mut bytes = frame.recv().unwrap_or_default();
+                set_lane(&mut bytes, number);
+                let division = rows.map(|rows| Division { rows, current: None, pending: Vec::new(), waiting: false });
+                (Lane { hand, rows: None, seen, division }, bytes)
+            }
+            Payload::Group { rows, args, .. } => {
+                let frame = wire::group_frame(hand.seq, hand.job_id, number as u32, &args);
+                (Lane { hand, rows: Some(rows), seen, division: None }, frame)
+            }
+        }
+    }
+
+    /// What the worker has in hand of this task; nothing if that has been reported.
+    pub(super) fn in_hand(&self, number: usize, slot: &Slot) -> InHand {
+        match slot.in_hand(number, self.hand.seq) {
+            InHand::Item(i) if self.hand.tally.has(self.item(i)) => InHand::Nothing,
+            InHand::Item(i) => InHand::Item(self.item(i)),
+            // The last one left is alone, whatever it was called with.
+            InHand::Several => match self.left()[..] {
+                [only] => InHand::Item(only),
+                _ => InHand::Several,
+            },
+            InHand::Nothing => InHand::Nothing,
+        }
+    }
+
+    /// How long the worker has been at the same.
+    pub(super) fn at_it_for(&mut self, number: usize, slot: &Slot) -> Duration {
+        let raw = slot.raw(number);
+        if raw != self.seen.0 {
+            self.seen = (raw, Instant::now());
+        }
+        self.seen.1.elapsed()
+    }
+
+    /// The task's item that the worker calls `i`.
+    fn item(&self, i: u32) -> u32 {
+        let current = self.division.as_ref().and_then(|d| d.current.as_ref());
+        current.map_or(i, |items| items.get(i as usize).copied().unwrap_or(u32::MAX))
+    }
+
+    /// Outcomes as of the task's items.
+    pub(super) fn translate(&self, mut outcomes: Outcomes) -> Outcomes {
+        if self.division.as_ref().is_some_and(|d| d.current.is_some()) {
+            outcomes.done.iter_mut().for_each(|i| *i = self.item(*i));
+            outcomes.failed.iter_mut().for_each(|(i, _)| *i = self.item(*i));
+        }
+        outcomes
+    }
+
+    /// Items of the present part that were not reported.
+    fn left(&self) -> Vec<u32> {
+        match self.division.as_ref().and_then(|d| d.current.as_ref()) {
+            Some(current) => current.iter().copied().filter(|&i| !self.hand.tally.has(i)).collect(),
+            None => self.hand.tally.unfinished(),
+        }
+    }
+
+    /// The process dies under several items: they are to be run in halves.
+    pub(super) fn divide(&mut self) {
+        let left = self.left();
+        if let Some(division) = &mut self.division {
+            let (first, second) = left.split_at(left.len() / 2);
+            division.pending.extend([second, first].into_iter().filter(|half| !half.is_empty()).map(<[u32]>::to_vec));
+            division.current = None;
+            division.waiting = true;
+        }
+    }
+
+    /// The process dies under one item, which was reported: the others of its part are still to be run, if there are
+    /// parts.
+    pub(super) fn keep_rest(&mut self) {
+        let left = self.left();
+        if let Some(division) = self.division.as_mut().filter(|d| d.current.is_some()) {
+            division.pending.extend((!left.is_empty()).then_some(left));
+            division.current = None;
+            division.waiting = !division.pending.is_empty();
+        }
+    }
+
+    /// Whether parts are to be run, by the next process.
+    pub(super) fn waits_for_process(&self) -> bool {
+        self.division.as_ref().is_some_and(|d| d.waiting)
+    }
+
+    /// The frame of the next part, if there is one.
+    pub(super) fn next_part(&mut self, number: usize) -> Option<Vec<u8>> {
+        let division = self.division.as_mut()?;
+        let items = division.pending.pop()?;
+        let Rows { table, args, env } = &division.rows;
+        let part = TaskInput::Rows { table: table.take(&items), args: args.take(&items), env: env.take(&items) };
+        division.current = Some(items);
+        division.waiting = false;
+        Some(wire::task_frame(self.hand.seq, self.hand.job_id, number as u32, &self.hand.job, &part))
+    }
+}
+
+fn set_lane(frame: &mut [u8], number: usize) {
+    if let Some(place) = frame.get_mut(LANE_AT) {
+        place.copy_from_slice(&(number as u32).to_le_bytes());
+    }
+}

@@ -1,0 +1,448 @@
+//! A Python worker: the thread that keeps its process busy, reads what it says and, when it dies, says whose fault it
+//! was.
+//!
+//! A death is what the keeper reports, never the end of the frames alone: a forked child may hold those open. Whatever
+//! was written before counts; then the slot names the item in hand.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::command::{IDLE, STRIKES};
+use super::ending::{in_words, over};
+use super::keeper::protocol::FromKeeper;
+use super::lane::Lane;
+use super::local::staff;
+use super::process::Process;
+use super::queue::Phase;
+use super::seat::Seat;
+use super::slot::InHand;
+use super::wire::{self, FromWorker, WireError};
+use super::{Report, Shape};
+use crate::data::{Failure, FailureKind};
+
+/// How often the slot is looked at where items have a limit.
+const TICK: Duration = Duration::from_millis(20);
+/// How often a process that is starting or ending is looked at.
+const SLOW_TICK: Duration = Duration::from_millis(250);
+/// A process that has not said hello by then is broken.
+const HELLO_LIMIT: Duration = Duration::from_secs(60);
+/// A process that stopped talking but runs on is ended after this time.
+const SILENCE_LIMIT: Duration = Duration::from_secs(1);
+
+/// The life of a worker thread with so many lanes.
+pub(super) fn work(seat: Seat, lanes: usize) {
+    let lanes = (0..lanes).map(|_| None).collect();
+    let mut worker = Worker {
+        seat,
+        process: None,
+        lanes,
+        strikes: 0,
+        last_words: String::new(),
+        active: Instant::now(),
+        retired: false,
+    };
+    while worker.step() {}
+}
+
+/// How a process came to its end.
+enum End {
+    /// By itself: the status as `wait` gives it.
+    Exited(i32),
+    /// Nobody knows its status.
+    Lost(String),
+    /// It could never have run.
+    Hopeless(String),
+}
+
+struct Worker {
+    seat: Seat,
+    process: Option<Process>,
+    lanes: Vec<Option<Lane>>,
+    /// How often in a row the process died without any item having ended.
+    strikes: u32,
+    /// What was known of the last such death.
+    last_words: String,
+    /// When there was last something to do.
+    active: Instant,
+    /// Whether an item that took too long still runs in a lane: others finish, and that is all.
+    retired: bool,
+}
+
+impl Worker {
+    /// One round; false: the worker's life is over.
+    fn step(&mut self) -> bool {
+        if self.seat.phase() == Phase::Stopping || (self.retired && self.is_idle()) {
+            self.stop();
+            return false;
+        }
+        if self.process.is_none() && !self.start() {
+            return false;
+        }
+        self.begin_tasks();
+        self.feed();
+        self.wait();
+        self.listen();
+        self.watch();
+        self.stays()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.lanes.iter().all(Option::is_none)
+    }
+
+    /// Starts a process; false: this worker gives up.
+    fn start(&mut self) -> bool {
+        let idle = self.is_idle();
+        if self.retired || (idle && self.strikes > 0 && self.seat.leave_if_idle(false)) {
+            self.seat.leave();
+            return false;
+        }
+        let key = self.seat.key();
+        let started = match &key.python.clone() {
+            Some(python) if self.strikes < STRIKES => {
+                let process = Process::start(&self.seat.shared.settings, key, python, self.lanes.len());
+                process.map_err(|e| format!("cannot start a Python worker: {e}"))
+            }
+            _ => Err(self.last_words.clone()),
+        };
+        match started {
+            Ok(process) => {
+                self.seat.show_slot(&process.slot);
+                self.process = Some(process);
+                self.active = Instant::now();
+                true
+            }
+            Err(message) => {
+                self.give_up(&message);
+                false
+            }
+        }
+    }
+
+    /// Nothing of this pool can run.
+    fn give_up(&mut self, message: &str) {
+        self.seat.leave();
+        for lane in self.lanes.iter_mut().filter_map(Option::take) {
+            self.seat.broken(&lane.hand, message.to_string());
+        }
+        self.seat.all_broken(message);
+    }
+
+    fn begin_tasks(&mut self) {
+        let Some(process) = self.process.as_mut().filter(|p| p.ready && !p.ending && !self.retired) else { return };
+        for number in 0..self.lanes.len() {
+            // A group's rows are sent with nothing else in between.
+            if self.lanes.iter().flatten().any(|lane| lane.rows.is_some()) {
+                return;
+            }
+            let frame = match &mut self.lanes[number] {
+                Some(lane) if lane.waits_for_process() => lane.next_part(number),
+                Some(_) => continue,
+                place => {
+                    let Some(task) = self.seat.take() else { return };
+                    self.seat.shared.report(Report::Started { task: task.id });
+                    let (lane, frame) = Lane::begin(number, task);
+                    *place = Some(lane);
+                    Some(frame)
+                }
+            };
+            if let (Some(lane), Some(frame)) = (&self.lanes[number], frame) {
+                let hand = &lane.hand;
+                if process.jobs.insert(hand.job_id) {
+                    process.data.push(wire::job_frame(hand.job_id, &hand.job));
+                }
+                process.data.push(frame);
+            }
+        }
+    }
+
+    /// Sends what is to be sent; a group's rows as the worker takes them.
+    fn feed(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        process.data.flush();
+        for lane in self.lanes.iter_mut().flatten() {
+            while let Some(rows) = lane.rows.as_mut().filter(|_| !process.data.is_sending()) {
+                match rows.next() {
+                    Some(table) => process.data.push(wire::rows_frame(&table)),
+                    None => {
+                        process.data.push(wire::end_of_rows_frame());
+                        lane.rows = None;
+                    }
+                }
+                process.data.flush();
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        let limited = self.lanes.iter().flatten().any(|lane| lane.hand.job.timeout.is_some());
+        let idle = self.is_idle();
+        let Some(process) = &mut self.process else { return };
+        let limit = match () {
+            () if limited => Some(TICK),
+            () if !process.ready || process.silent.is_some() => Some(SLOW_TICK),
+            () if idle => Some(IDLE.saturating_sub(self.active.elapsed())),
+            () => None,
+        };
+        process.wait(self.seat.wake.fd(), limit);
+        self.seat.wake.clear();
+    }
+
+    /// Takes in what the worker and its keeper have to say.
+    fn listen(&mut self) {
+        if let Err(e) = self.read_frames(true) {
+            return self.mourn(End::Lost(format!("sent {e}")));
+        }
+        let Some(process) = &mut self.process else { return };
+        process.control().fill();
+        while let Some((kind, payload)) = self.process.as_mut().and_then(|p| p.control().next_frame()) {
+            match FromKeeper::read(kind, &payload) {
+                Ok(FromKeeper::Started { pid }) => self.process.iter_mut().for_each(|p| p.pid = Some(pid)),
+                Ok(FromKeeper::Exited { status }) => return self.mourn(End::Exited(status)),
+                Ok(FromKeeper::Failed { message }) => return self.mourn(End::Hopeless(message)),
+                _ => break,
+            }
+        }
+        if self.process.as_mut().is_some_and(|p| p.control().ended()) {
+            self.mourn(End::Lost("was killed".into()));
+        }
+    }
+
+    /// Reads frames, once or until there is nothing more.
+    fn read_frames(&mut self, once: bool) -> Result<(), WireError> {
+        loop {
+            let Some(process) = &mut self.process else { return Ok(()) };
+            let got = !process.data.ended() && process.data.fill();
+            if process.data.ended() {
+                process.silent.get_or_insert_with(Instant::now);
+            }
+            while let Some((kind, payload)) = self.process.as_mut().and_then(|p| p.data.next_frame()) {
+                self.hear(kind, &payload)?;
+            }
+            if once || !got {
+                return Ok(());
+            }
+        }
+    }
+
+    fn hear(&mut self, kind: u8, payload: &[u8]) -> Result<(), WireError> {
+        let Some(seq) = FromWorker::seq(kind, payload) else {
+            wire::decode_shape(kind, payload, Shape::One)?;
+            self.process.iter_mut().for_each(|p| p.ready = true);
+            return Ok(());
+        };
+        let Some(number) = self.lanes.iter().position(|l| l.as_ref().is_some_and(|l| l.hand.seq == seq)) else {
+            return Ok(());
+        };
+        let Some(lane) = &mut self.lanes[number] else { return Ok(()) };
+        match wire::decode(kind, payload, &lane.hand.job)? {
+            FromWorker::Part { outcomes, .. } => {
+                self.strikes = 0;
+                let outcomes = lane.hand.tally.accept(lane.translate(outcomes));
+                self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
+            }
+            FromWorker::Done { .. } => {
+                self.strikes = 0;
+                self.end_part(number);
+            }
+            FromWorker::Broken { message, .. } => {
+                if let Some(lane) = self.lanes[number].take() {
+                    self.seat.broken(&lane.hand, message);
+                }
+            }
+            FromWorker::Hello { executable, .. } => {
+                if let Some(python) = &self.seat.key().python {
+                    self.seat.shared.settings.learn_executable(&python.interpreter, Path::new(&executable));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The lane has run what it was sent: the next part, or the end of its task.
+    fn end_part(&mut self, number: usize) {
+        let Some(lane) = &mut self.lanes[number] else { return };
+        let open = self.seat.phase() == Phase::Open;
+        let process = self.process.as_mut().filter(|p| open && !p.ending);
+        match process.and_then(|p| lane.next_part(number).map(|frame| (p, frame))) {
+            Some((process, frame)) => process.data.push(frame),
+            None => {
+                if let Some(lane) = self.lanes[number].take() {
+                    self.seat.end(&lane.hand);
+                }
+            }
+        }
+    }
+
+    /// Looks after limits of time.
+    fn watch(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        if process.silent.is_some_and(|since| since.elapsed() >= SILENCE_LIMIT) {
+            process.terminate();
+        }
+        if !process.ready && process.started.elapsed() >= HELLO_LIMIT {
+            let message = format!("the Python worker did not start within {HELLO_LIMIT:?}");
+            return self.mourn(End::Hopeless(message));
+        }
+        if process.ending {
+            return;
+        }
+        for number in 0..self.lanes.len() {
+            let (Some(process), Some(lane)) = (&self.process, &mut self.lanes[number]) else { continue };
+            let Some(limit) = lane.hand.job.timeout else { continue };
+            if lane.at_it_for(number, &process.slot) < limit {
+                continue;
+            }
+            match lane.in_hand(number, &process.slot) {
+                InHand::Nothing => {}
+                in_hand => self.expire(number, in_hand, limit),
+            }
+        }
+    }
+
+    /// What the lane has in hand took longer than its limit.
+    fn expire(&mut self, number: usize, in_hand: InHand, limit: Duration) {
+        let alone = self.lanes.iter().flatten().count() == 1;
+        let (Some(process), Some(lane)) = (&mut self.process, &mut self.lanes[number]) else { return };
+        if let InHand::Item(item) = in_hand {
+            let output = if alone { process.tail() } else { String::new() };
+            let failure = Failure { output, ..over(limit) };
+            if let Some(outcomes) = lane.hand.tally.fail(item, failure) {
+                self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
+            }
+        }
+        if alone && !self.retired {
+            match in_hand {
+                InHand::Several => lane.divide(),
+                _ => lane.keep_rest(),
+            }
+            return process.terminate();
+        }
+        process.slot.stop();
+        self.retire();
+        if let Some(lane) = self.lanes[number].take() {
+            if in_hand == InHand::Several {
+                self.seat.shared.queues().go_solo(self.seat.pool(), lane.hand.tally.left());
+            }
+            self.seat.end(&lane.hand);
+        }
+    }
+
+    /// Others take this worker's place; it only finishes what it has in hand.
+    fn retire(&mut self) {
+        if !std::mem::replace(&mut self.retired, true) {
+            self.seat.leave();
+            staff(&self.seat.shared, self.seat.pool());
+        }
+    }
+
+    /// The process is gone or past help: ends it, and says whose fault that was.
+    fn mourn(&mut self, end: End) {
+        if matches!(end, End::Exited(_)) {
+            // What was written before the end counts; what is damaged was cut by the death.
+            let _ = self.read_frames(false);
+        }
+        self.seat.be_busy();
+        let Some(mut process) = self.process.take() else { return };
+        process.end();
+        let killed = process.ending && process.silent.is_none();
+        match end {
+            End::Hopeless(message) => {
+                self.strikes = STRIKES;
+                self.last_words = message;
+            }
+            _ if killed => {}
+            End::Exited(status) => self.blame(status, &process),
+            End::Lost(how) => self.strike(&how, &process.tail()),
+        }
+        (0..self.lanes.len()).for_each(|number| self.lay_down(number));
+        if self.strikes >= STRIKES {
+            self.seat.all_broken(&self.last_words);
+        }
+    }
+
+    /// Lays a death to the item in hand, if there is exactly one.
+    fn blame(&mut self, status: i32, process: &Process) {
+        let held = self.lanes.iter().enumerate().filter_map(|(number, lane)| {
+            let in_hand = lane.as_ref()?.in_hand(number, &process.slot);
+            (in_hand != InHand::Nothing).then_some((number, in_hand))
+        });
+        let held: Vec<(usize, InHand)> = held.collect();
+        match held[..] {
+            [] => self.strike(&in_words(status), &process.tail()),
+            [(number, in_hand)] => {
+                let Some(lane) = &mut self.lanes[number] else { return };
+                self.strikes = 0;
+                let InHand::Item(item) = in_hand else { return lane.divide() };
+                if let Some(outcomes) = lane.hand.tally.fail(item, crash(status, process.tail())) {
+                    self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
+                }
+                lane.keep_rest();
+            }
+            _ => {
+                let items = self.lanes.iter().flatten().map(|lane| lane.hand.tally.left()).sum();
+                self.seat.shared.queues().go_solo(self.seat.pool(), items);
+            }
+        }
+    }
+
+    /// A death that is no item's fault.
+    fn strike(&mut self, how: &str, tail: &str) {
+        self.strikes += 1;
+        let tail = if tail.trim().is_empty() { String::new() } else { format!("\n{}", tail.trim_end()) };
+        self.last_words = format!("the Python worker {how}, {} times before any item could run{tail}", self.strikes);
+    }
+
+    /// What becomes of the lane's task after a death.
+    fn lay_down(&mut self, number: usize) {
+        let goes_on = self.strikes < STRIKES && self.seat.phase() == Phase::Open && !self.retired;
+        let Some(lane) = &mut self.lanes[number] else { return };
+        if goes_on && lane.waits_for_process() {
+            return;
+        }
+        let Some(lane) = self.lanes[number].take() else { return };
+        if self.strikes >= STRIKES {
+            self.seat.broken(&lane.hand, self.last_words.clone());
+        } else {
+            self.seat.end(&lane.hand);
+        }
+    }
+
+    /// Whether the worker goes on; an idle one leaves after a while if others need the room.
+    fn stays(&mut self) -> bool {
+        if !self.is_idle() || self.process.as_ref().is_none_or(|p| !p.ready) {
+            self.active = Instant::now();
+            return true;
+        }
+        if self.active.elapsed() < IDLE {
+            return true;
+        }
+        self.active = Instant::now();
+        if !self.seat.leave_if_idle(true) {
+            return true;
+        }
+        self.process.take().iter_mut().for_each(Process::say_farewell);
+        false
+    }
+
+    /// Ends everything.
+    fn stop(&mut self) {
+        self.seat.leave();
+        if let Some(mut process) = self.process.take() {
+            if self.is_idle() && process.ready && !self.retired {
+                process.say_farewell();
+            } else {
+                process.end();
+            }
+        }
+        for lane in self.lanes.iter_mut().filter_map(Option::take) {
+            self.seat.end(&lane.hand);
+        }
+    }
+}
+
+fn crash(status: i32, tail: String) -> Failure {
+    let how = in_words(status);
+    let how = if libc::WIFEXITED(status) { format!("{how} while the item was running") } else { how };
+    Failure { output: tail, ..Failure::new(FailureKind::Crash, how) }
+}

@@ -1,0 +1,496 @@
+//! Resolves stages one by one: their constants, their code, their version, their job.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fingerprint::Fingerprint;
+use super::signature::{Signature, signature};
+use super::{Graph, Plan, PlanError, PlannedStage, Reading, Run, Surroundings};
+use crate::data::{Hash, Uses, Value, source};
+use crate::executor::{Job, PoolKey, PythonEnv, Shape, Work};
+use crate::spec::model::{
+    Action, Backend, Call, ChunkFormat, CommandAction, CommandLine, Input, PythonAction, Settings, Stage, Verb,
+    Workflow,
+};
+use crate::spec::template::{Names, Scope, Template, TemplateTree};
+
+/// Libraries that start a thread a core unless told otherwise.
+const THREAD_CAPS: [&str; 8] = [
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+];
+
+pub(super) fn compile(workflow: Arc<Workflow>, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
+    let graph = Graph::new(&workflow.stages);
+    let mut interpreters = Vec::new();
+    let mut keyed = vec![false; workflow.stages.len()];
+    let mut stages: Vec<Option<Arc<PlannedStage>>> = vec![None; workflow.stages.len()];
+    for &index in graph.order() {
+        let compiler = Compiler { workflow: &workflow, stage: &workflow.stages[index], surroundings };
+        keyed[index] = compiler.is_keyed(&keyed);
+        let stage = compiler.compile(index, keyed[index], &mut interpreters)?;
+        stages[index] = Some(Arc::new(stage));
+    }
+    let stages = stages.into_iter().flatten().collect();
+    let reading = Reading(reading(&workflow, surroundings));
+    Ok(Plan { workflow, graph, stages, reading })
+}
+
+fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surroundings {
+    let scope = Scope {
+        params: &workflow.params,
+        env: Some(surroundings.env),
+        run: Some(surroundings.run),
+        ..Scope::default()
+    };
+    let outputs = workflow.outputs.iter().filter_map(|output| output.path.render_text(&scope).ok());
+    source::Surroundings {
+        dir: workflow.dir.clone(),
+        excluded: Arc::new(outputs.map(|path| workflow.dir.join(path)).collect()),
+        digests: Some(Arc::new(source::MemoryDigests::default())),
+    }
+}
+
+struct Compiler<'a> {
+    workflow: &'a Workflow,
+    stage: &'a Stage,
+    surroundings: &'a Surroundings<'a>,
+}
+
+/// Interpreters found already, by the name asked for.
+type Interpreters = Vec<(Option<String>, PathBuf)>;
+
+impl Compiler<'_> {
+    fn compile(&self, index: usize, keyed: bool, interpreters: &mut Interpreters) -> Result<PlannedStage, PlanError> {
+        let settings = self.settings();
+        let names = self.names();
+        let fingerprint = self.fingerprint(&names)?;
+        let workers = self.workers(&settings);
+        Ok(PlannedStage {
+            index,
+            name: self.stage.name.clone(),
+            verb: self.stage.verb.clone(),
+            inputs: self.stage.inputs.clone(),
+            after: self.stage.after.clone(),
+            uses: self.uses(&names),
+            keep: self.stage.keep.clone(),
+            sees_key: names.key,
+            sees_index: names.index,
+            keyed,
+            version: fingerprint.version(),
+            fingerprint,
+            run: self.run(&settings, workers, interpreters)?,
+            settings,
+            workers,
+            action: self.describe(),
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        let mut settings = self.stage.settings.clone();
+        if let Some(backend) = self.surroundings.backend {
+            settings.backend = backend;
+        }
+        settings
+    }
+
+    fn is_keyed(&self, keyed: &[bool]) -> bool {
+        let mut inputs = self.stage.inputs.iter();
+        !matches!(self.stage.verb, Verb::Reduce { .. } | Verb::Once)
+            && inputs.all(|input| match input {
+                Input::Source(source) => !self.workflow.sources[*source].key.is_empty(),
+                Input::Stage(stage) => keyed[*stage],
+            })
+    }
+
+    fn workers(&self, settings: &Settings) -> usize {
+        let cap = self.surroundings.workers.unwrap_or(usize::MAX);
+        let workers = match settings.backend {
+            Backend::Serial => 1,
+            _ => settings.workers.unwrap_or_else(|| (self.surroundings.cores.min(cap) / settings.cpus).max(1)),
+        };
+        workers.min(cap).max(1)
+    }
+
+    /// The names in everything that an item's result depends on, or that needs columns to be rendered.
+    fn names(&self) -> Names {
+        let mut names = Names::default();
+        let settings = &self.stage.settings;
+        match &self.stage.action {
+            Action::Python(python) => python.args.iter().for_each(|(_, tree)| names.unite(&tree.names())),
+            Action::Command(command) => templates_of(command).for_each(|t| names.unite(t.names())),
+            Action::Assign(columns) => columns.iter().for_each(|(_, e)| names.unite(e.names())),
+            Action::Where(condition) => names.unite(condition.names()),
+        }
+        names.env.clear();
+        let outside = settings.env.iter().map(|(_, t)| t).chain(&settings.cwd).chain(&settings.deps);
+        for template in outside.filter(|t| t.names().per_item()) {
+            let mut per_item = template.names().clone();
+            per_item.env.clear();
+            per_item.params.clear();
+            names.unite(&per_item);
+        }
+        names
+    }
+
+    fn uses(&self, names: &Names) -> Uses {
+        if let Some(columns) = &self.stage.uses {
+            return Uses::Columns(columns.iter().chain(self.group_by()).cloned().collect());
+        }
+        let seen_by_python = match &self.stage.action {
+            Action::Python(python) => match python.call {
+                Call::Value => Some(vec!["value".to_string()]),
+                Call::Kwargs => self.keyword_columns(python),
+                Call::Row | Call::Chunk(_) => None,
+            },
+            Action::Command(_) if matches!(self.stage.verb, Verb::Reduce { .. }) => None,
+            _ => Some(Vec::new()),
+        };
+        match seen_by_python {
+            Some(columns) if !names.whole_item => {
+                Uses::Columns(columns.into_iter().chain(names.columns.iter().cloned()).collect())
+            }
+            _ => Uses::All,
+        }
+    }
+
+    fn group_by(&self) -> &[String] {
+        match &self.stage.verb {
+            Verb::Reduce { group_by, .. } => group_by,
+            _ => &[],
+        }
+    }
+
+    fn keyword_columns(&self, python: &PythonAction) -> Option<Vec<String>> {
+        let path = module_file(&self.workflow.dir, &python.module)?;
+        let source = std::fs::read_to_string(path).ok()?;
+        match signature(&source, &python.function) {
+            Signature::Names(names) => {
+                Some(names.into_iter().filter(|n| !python.args.iter().any(|(arg, _)| arg == n)).collect())
+            }
+            Signature::Any => None,
+        }
+    }
+
+    fn fingerprint(&self, names: &Names) -> Result<Fingerprint, PlanError> {
+        let mut parts = Fingerprint::default();
+        parts.add("verb", format!("{:?}", self.stage.verb));
+        match &self.stage.action {
+            Action::Python(python) => {
+                parts.add("function", format!("{}:{}", python.module, python.function));
+                parts.add("call", call_name(python.call));
+                if let Some(returns) = &python.returns {
+                    parts.add("returns", returns.join(","));
+                }
+                self.add_module(&mut parts, &python.module)?;
+                self.add_args(&mut parts, "args", &python.args)?;
+            }
+            Action::Command(command) => self.add_command(&mut parts, command)?,
+            Action::Assign(columns) => {
+                columns.iter().for_each(|(name, e)| parts.add(format!("assign {name}"), e.source()));
+            }
+            Action::Where(condition) => parts.add("where", condition.source()),
+        }
+        if !matches!(self.stage.action, Action::Python(_)) {
+            self.add_named_values(&mut parts, names);
+        }
+        if let Some(init) = &self.stage.settings.init {
+            parts.add("init.function", format!("{}:{}", init.module, init.function));
+            self.add_module(&mut parts, &init.module)?;
+            self.add_args(&mut parts, "init", &init.args)?;
+        }
+        if let Some(version) = &self.stage.settings.version {
+            parts.add("version", version);
+        }
+        self.add_deps(&mut parts)?;
+        Ok(parts)
+    }
+
+    /// Parameters and environment values that templates name count by value.
+    fn add_named_values(&self, parts: &mut Fingerprint, names: &Names) {
+        for name in &names.params {
+            let value = self.workflow.params.iter().find(|(n, _)| n == name).map(|(_, v)| v.to_json().to_string());
+            parts.add(format!("params.{name}"), value.unwrap_or_default());
+        }
+        let mut env: Vec<&String> = match &self.stage.action {
+            Action::Command(command) => templates_of(command).flat_map(|t| &t.names().env).collect(),
+            _ => Vec::new(),
+        };
+        env.sort();
+        for name in env {
+            let value = (self.surroundings.env)(name).unwrap_or_default();
+            parts.add(format!("env.{name}"), Hash::of(value.as_bytes()).to_string());
+        }
+    }
+
+    fn add_module(&self, parts: &mut Fingerprint, module: &str) -> Result<(), PlanError> {
+        match module_file(&self.workflow.dir, module) {
+            Some(path) => {
+                let bytes = std::fs::read(&path).map_err(|source| self.unreadable(&path, source))?;
+                let shown = path.strip_prefix(&self.workflow.dir).unwrap_or(&path).display();
+                parts.add(format!("code:{shown}"), Hash::of(&bytes).to_string());
+            }
+            None => parts.add(format!("code:{module}"), "installed"),
+        }
+        Ok(())
+    }
+
+    fn add_args(&self, parts: &mut Fingerprint, group: &str, args: &[(String, TemplateTree)]) -> Result<(), PlanError> {
+        for (name, tree) in args {
+            let value = if tree.names().per_item() {
+                let mut text = tree_text(tree);
+                for param in &tree.names().params {
+                    let value = self.workflow.params.iter().find(|(n, _)| n == param);
+                    text += &format!(" {param}={}", value.map_or_else(String::new, |(_, v)| v.to_json().to_string()));
+                }
+                text
+            } else {
+                canonical_text(&self.render(&format!("{group}.{name}"), tree)?)
+            };
+            parts.add(format!("{group}.{name}"), value);
+        }
+        Ok(())
+    }
+
+    fn add_command(&self, parts: &mut Fingerprint, command: &CommandAction) -> Result<(), PlanError> {
+        match &command.line {
+            CommandLine::Argv(argv) => {
+                let argv: Vec<&str> = argv.iter().map(Template::source).collect();
+                parts.add("command", serde_json::json!(argv).to_string());
+            }
+            CommandLine::Shell(script) => parts.add("shell", script.source()),
+        }
+        if let Some(stdin) = &command.stdin {
+            parts.add("stdin", stdin.source());
+        }
+        parts.add("stdout", format!("{:?}", command.stdout));
+        parts.add("ok_codes", format!("{:?}", command.ok_codes));
+        Ok(())
+    }
+
+    fn add_deps(&self, parts: &mut Fingerprint) -> Result<(), PlanError> {
+        for template in self.stage.settings.deps.iter().filter(|t| !t.names().per_item()) {
+            let pattern = self.text("deps", template)?;
+            for path in self.matching(&pattern)? {
+                let bytes = std::fs::read(&path).map_err(|source| self.unreadable(&path, source))?;
+                let shown = path.strip_prefix(&self.workflow.dir).unwrap_or(&path).display();
+                parts.add(format!("deps:{shown}"), Hash::of(&bytes).to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn matching(&self, pattern: &str) -> Result<Vec<PathBuf>, PlanError> {
+        let found = source::matching_files(&self.workflow.dir, pattern).map_err(|problem| PlanError::Template {
+            stage: self.stage.name.clone(),
+            what: "deps".into(),
+            problem: problem.to_string(),
+        })?;
+        if found.is_empty() {
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(self.unreadable(&self.workflow.dir.join(pattern), source));
+        }
+        Ok(found)
+    }
+
+    fn unreadable(&self, path: &Path, source: std::io::Error) -> PlanError {
+        PlanError::Unreadable { stage: self.stage.name.clone(), path: path.to_path_buf(), source }
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope {
+            params: &self.workflow.params,
+            env: Some(self.surroundings.env),
+            run: Some(self.surroundings.run),
+            ..Scope::default()
+        }
+    }
+
+    fn render(&self, what: &str, tree: &TemplateTree) -> Result<Value, PlanError> {
+        tree.render(&self.scope()).map_err(|problem| self.template_error(what, problem))
+    }
+
+    fn text(&self, what: &str, template: &Template) -> Result<String, PlanError> {
+        template.render_text(&self.scope()).map_err(|problem| self.template_error(what, problem))
+    }
+
+    fn template_error(&self, what: &str, problem: impl std::fmt::Display) -> PlanError {
+        PlanError::Template { stage: self.stage.name.clone(), what: what.to_string(), problem: problem.to_string() }
+    }
+
+    fn run(&self, settings: &Settings, workers: usize, interpreters: &mut Interpreters) -> Result<Run, PlanError> {
+        let job = |work, python| -> Result<Arc<Job>, PlanError> {
+            Ok(Arc::new(Job {
+                stage: self.stage.name.clone(),
+                work,
+                shape: shape(&self.stage.verb),
+                pool: PoolKey {
+                    threads: settings.backend == Backend::Threads && matches!(self.stage.action, Action::Python(_)),
+                    python,
+                    env: self.constant_env(settings)?,
+                    cwd: self.constant_cwd(settings)?,
+                },
+                workers,
+                timeout: settings.timeout,
+            }))
+        };
+        Ok(match &self.stage.action {
+            Action::Python(python) => {
+                let (per_item, constant): (Vec<_>, Vec<_>) =
+                    python.args.iter().cloned().partition(|(_, tree)| tree.names().per_item());
+                let work = Work::Python {
+                    module: python.module.clone(),
+                    function: python.function.clone(),
+                    // Without a row there are no columns to name: nothing but `args`.
+                    call: if self.stage.verb == Verb::Once { Call::Kwargs } else { python.call },
+                    returns: python.returns.clone(),
+                    args: self.constants("args", &constant)?,
+                };
+                let python = Some(self.python_env(settings, interpreters)?);
+                Run::Python { job: job(work, python)?, args: per_item }
+            }
+            Action::Command(action) => {
+                let work = Work::Command { stdout: action.stdout.clone(), ok_codes: action.ok_codes.clone() };
+                Run::Command { job: job(work, None)?, action: action.clone() }
+            }
+            Action::Assign(columns) => Run::Assign(columns.clone()),
+            Action::Where(condition) => Run::Where(condition.clone()),
+        })
+    }
+
+    fn constants(&self, group: &str, args: &[(String, TemplateTree)]) -> Result<Vec<(String, Value)>, PlanError> {
+        args.iter().map(|(name, tree)| Ok((name.clone(), self.render(&format!("{group}.{name}"), tree)?))).collect()
+    }
+
+    fn constant_env(&self, settings: &Settings) -> Result<Vec<(String, String)>, PlanError> {
+        let cpus = settings.cpus.to_string();
+        let mut env: Vec<(String, String)> = THREAD_CAPS.iter().map(|name| (name.to_string(), cpus.clone())).collect();
+        for (name, template) in settings.env.iter().filter(|(_, t)| !t.names().per_item()) {
+            env.retain(|(n, _)| n != name);
+            env.push((name.clone(), self.text(&format!("env.{name}"), template)?));
+        }
+        Ok(env)
+    }
+
+    fn constant_cwd(&self, settings: &Settings) -> Result<PathBuf, PlanError> {
+        match &settings.cwd {
+            Some(template) if !template.names().per_item() => Ok(self.workflow.dir.join(self.text("cwd", template)?)),
+            _ => Ok(self.workflow.dir.clone()),
+        }
+    }
+
+    fn python_env(&self, settings: &Settings, found: &mut Interpreters) -> Result<PythonEnv, PlanError> {
+        let init = settings
+            .init
+            .as_ref()
+            .map(|init| Ok((init.module.clone(), init.function.clone(), self.constants("init", &init.args)?)));
+        Ok(PythonEnv {
+            interpreter: self.interpreter(&settings.interpreter, found)?,
+            path: self.workflow.dir.clone(),
+            init: init.transpose()?,
+        })
+    }
+
+    fn interpreter(&self, wanted: &Option<String>, found: &mut Interpreters) -> Result<PathBuf, PlanError> {
+        if let Some((_, path)) = found.iter().find(|(name, _)| name == wanted) {
+            return Ok(path.clone());
+        }
+        let venv = (self.surroundings.env)("VIRTUAL_ENV").filter(|v| !v.is_empty());
+        let name = match (wanted, venv) {
+            (Some(name), _) => name.clone(),
+            (None, Some(venv)) => format!("{venv}/bin/python"),
+            (None, None) => "python3".to_string(),
+        };
+        let path = find_program(&name, &self.workflow.dir, (self.surroundings.env)("PATH").as_deref())
+            .ok_or_else(|| PlanError::NoInterpreter { stage: self.stage.name.clone(), interpreter: name })?;
+        found.push((wanted.clone(), path.clone()));
+        Ok(path)
+    }
+
+    fn describe(&self) -> String {
+        match &self.stage.action {
+            Action::Python(python) => format!("python {}:{}", python.module, python.function),
+            Action::Command(command) => match &command.line {
+                CommandLine::Argv(argv) => {
+                    format!("command {}", argv.iter().map(Template::source).collect::<Vec<_>>().join(" "))
+                }
+                CommandLine::Shell(script) => format!("shell {}", script.source().trim()),
+            },
+            Action::Assign(columns) => {
+                format!("assign {}", columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))
+            }
+            Action::Where(condition) => format!("where {}", condition.source()),
+        }
+    }
+}
+
+fn shape(verb: &Verb) -> Shape {
+    match verb {
+        Verb::Map => Shape::One,
+        Verb::Filter => Shape::Keep,
+        Verb::FlatMap | Verb::Reduce { .. } | Verb::Once => Shape::Many,
+    }
+}
+
+fn call_name(call: Call) -> &'static str {
+    match call {
+        Call::Row => "row",
+        Call::Kwargs => "kwargs",
+        Call::Value => "value",
+        Call::Chunk(ChunkFormat::Pandas) => "chunk pandas",
+        Call::Chunk(ChunkFormat::Arrow) => "chunk arrow",
+        Call::Chunk(ChunkFormat::Rows) => "chunk rows",
+    }
+}
+
+/// The text of a tree of templates.
+fn tree_text(tree: &TemplateTree) -> String {
+    match tree {
+        TemplateTree::Value(value) => canonical_text(value),
+        TemplateTree::Template(template) => template.source().to_string(),
+        TemplateTree::List(items) => format!("[{}]", items.iter().map(tree_text).collect::<Vec<_>>().join(", ")),
+        TemplateTree::Map(entries) => {
+            let entries = entries.iter().map(|(name, tree)| format!("{name}: {}", tree_text(tree)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// A value as text in which different values differ: JSON, with the type where JSON has none.
+fn canonical_text(value: &Value) -> String {
+    match value {
+        Value::Float(v) => crate::data::value::float_text(*v),
+        other => other.to_json().to_string(),
+    }
+}
+
+fn templates_of(command: &CommandAction) -> impl Iterator<Item = &Template> {
+    let line: &[Template] = match &command.line {
+        CommandLine::Argv(argv) => argv,
+        CommandLine::Shell(script) => std::slice::from_ref(script),
+    };
+    line.iter().chain(&command.stdin)
+}
+
+/// The file of a module beside the workflow, if it is there.
+fn module_file(dir: &Path, module: &str) -> Option<PathBuf> {
+    let base = dir.join(module.replace('.', "/"));
+    [base.with_extension("py"), base.join("__init__.py")].into_iter().find(|path| path.is_file())
+}
+
+/// Where a program lies: as named if it has a slash, else on `path`.
+pub fn find_program(name: &str, dir: &Path, path: Option<&str>) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let runs =
+        |candidate: &PathBuf| candidate.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    if name.contains('/') {
+        return Some(dir.join(name)).filter(runs);
+    }
+    std::env::split_paths(path.unwrap_or("/usr/local/bin:/usr/bin:/bin")).map(|folder| folder.join(name)).find(runs)
+}

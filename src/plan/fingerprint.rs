@@ -1,0 +1,128 @@
+//! What a stage's results depend on apart from its rows, part by part, so that a plan can say what changed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::Hash;
+
+/// The parts of a stage's version: a name such as `code:features.py` or `args.min_size`, and a value or a hash of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    parts: BTreeMap<String, String>,
+}
+
+/// One part that differs between two versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// `code_changed`, `args_changed`, `version_changed`, `deps_changed`, `init_changed`.
+    pub reason: &'static str,
+    /// In words: `args.min_size: 3 → 5`.
+    pub words: String,
+}
+
+impl Fingerprint {
+    /// Adds a part.
+    pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.parts.insert(name.into(), value.into());
+    }
+
+    /// The hash of all parts.
+    pub fn version(&self) -> Hash {
+        let parts = self.parts.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+        Hash::of_parts(parts)
+    }
+
+    /// As stored.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("text maps serialise")
+    }
+
+    /// As stored, read back; `None` when it is of a form not known here.
+    pub fn from_json(json: &str) -> Option<Fingerprint> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// What changed from `old` to this one.
+    pub fn changes_since(&self, old: &Fingerprint) -> Vec<Change> {
+        let names: std::collections::BTreeSet<&String> = self.parts.keys().chain(old.parts.keys()).collect();
+        names
+            .into_iter()
+            .filter(|name| self.parts.get(*name) != old.parts.get(*name))
+            .map(|name| change(name, old.parts.get(name), self.parts.get(name)))
+            .collect()
+    }
+}
+
+fn change(name: &str, old: Option<&String>, new: Option<&String>) -> Change {
+    let shown = |value: Option<&String>| value.map_or("none".to_string(), |v| shorten(v));
+    let (group, rest) = name.split_once([':', '.']).unwrap_or((name, ""));
+    let both = format!("{} → {}", shown(old), shown(new));
+    let (reason, words) = match group {
+        "code" => ("code_changed", format!("{rest} changed")),
+        "args" => ("args_changed", format!("{rest}: {both}")),
+        "params" => ("args_changed", format!("params.{rest}: {both}")),
+        "env" => ("args_changed", format!("env.{rest}: {both}")),
+        "deps" => ("deps_changed", format!("{rest} changed")),
+        "version" => ("version_changed", format!("version: {both}")),
+        "init" => ("init_changed", format!("init: {both}")),
+        _ => ("code_changed", format!("{name}: {both}")),
+    };
+    Change { reason, words }
+}
+
+fn shorten(value: &str) -> String {
+    let line = value.replace('\n', " ");
+    match line.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprint(parts: &[(&str, &str)]) -> Fingerprint {
+        let mut fingerprint = Fingerprint::default();
+        parts.iter().for_each(|(name, value)| fingerprint.add(*name, *value));
+        fingerprint
+    }
+
+    #[test]
+    fn equal_parts_give_equal_versions_and_no_changes() {
+        let a = fingerprint(&[("args.n", "1"), ("code:f.py", "ab")]);
+        let b = fingerprint(&[("code:f.py", "ab"), ("args.n", "1")]);
+        assert_eq!(a.version(), b.version());
+        assert_eq!(a.changes_since(&b), []);
+    }
+
+    #[test]
+    fn every_difference_is_named_with_its_reason() {
+        let old = fingerprint(&[("args.n", "1"), ("code:f.py", "ab"), ("version", "1")]);
+        let new = fingerprint(&[("args.n", "2"), ("code:f.py", "cd"), ("params.k", "7")]);
+        let changes = new.changes_since(&old);
+        let told: Vec<_> = changes.iter().map(|c| (c.reason, c.words.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("args_changed", "n: 1 → 2"),
+                ("code_changed", "f.py changed"),
+                ("args_changed", "params.k: none → 7"),
+                ("version_changed", "version: 1 → none"),
+            ]
+        );
+        assert_ne!(old.version(), new.version());
+    }
+
+    #[test]
+    fn where_a_part_ends_counts() {
+        assert_ne!(fingerprint(&[("a", "bc")]).version(), fingerprint(&[("ab", "c")]).version());
+    }
+
+    #[test]
+    fn stored_form_reads_back() {
+        let a = fingerprint(&[("args.n", "1")]);
+        assert_eq!(Fingerprint::from_json(&a.to_json()), Some(a));
+    }
+}

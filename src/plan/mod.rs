@@ -1,0 +1,170 @@
+//! From a workflow to what is to be run: the graph of stages, and for each stage everything that can be decided
+//! before a row is read.
+//!
+//! [`Plan::compile`] resolves constant templates, finds the code that results depend on and computes each stage's
+//! version. Nothing after it sees an option that it could have resolved.
+
+mod compile;
+mod fingerprint;
+mod graph;
+mod signature;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use compile::find_program;
+pub use fingerprint::{Change, Fingerprint};
+pub use graph::Graph;
+
+use crate::data::{Hash, Uses, Value, source};
+use crate::executor::Job;
+use crate::spec::model::{CommandAction, Input, Settings, Verb, Workflow};
+use crate::spec::template::{Expression, TemplateTree};
+
+/// A workflow, ready to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub workflow: Arc<Workflow>,
+    pub graph: Graph,
+    /// In step with the workflow's stages.
+    pub stages: Vec<Arc<PlannedStage>>,
+    /// What sources are read in: outputs never match, digests of files are remembered.
+    pub reading: Reading,
+}
+
+/// What sources are read in.
+#[derive(Clone)]
+pub struct Reading(pub source::Surroundings);
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reading({})", self.0.dir.display())
+    }
+}
+
+/// A stage, resolved.
+#[derive(Debug, Clone)]
+pub struct PlannedStage {
+    pub index: usize,
+    pub name: String,
+    pub verb: Verb,
+    pub inputs: Vec<Input>,
+    pub after: Vec<usize>,
+    /// The columns that results depend on.
+    pub uses: Uses,
+    /// The columns that are passed on; `None`: all.
+    pub keep: Option<Vec<String>>,
+    /// Whether the item's key is part of what its action sees.
+    pub sees_key: bool,
+    /// Whether the item's row number in the stage is; such a stage keeps order.
+    pub sees_index: bool,
+    /// Whether all sources above name their items by key.
+    pub keyed: bool,
+    pub fingerprint: Fingerprint,
+    /// The fingerprint's hash.
+    pub version: Hash,
+    pub run: Run,
+    pub settings: Settings,
+    /// How many items of it run at once.
+    pub workers: usize,
+    /// The action in a few words, for people.
+    pub action: String,
+}
+
+/// How a stage's items are run.
+#[derive(Debug, Clone)]
+pub enum Run {
+    /// By a Python worker; these arguments differ from item to item.
+    Python { job: Arc<Job>, args: Vec<(String, TemplateTree)> },
+    /// By a command worker.
+    Command { job: Arc<Job>, action: CommandAction },
+    /// In bpp-flow itself.
+    Assign(Vec<(String, Expression)>),
+    /// In bpp-flow itself.
+    Where(Expression),
+}
+
+impl PlannedStage {
+    /// Whether the stage waits for all of its input: its rows are replayed from the store then.
+    pub fn is_gated(&self) -> bool {
+        let in_order = matches!(self.inputs[..], [Input::Source(_)]);
+        matches!(self.verb, Verb::Reduce { .. } | Verb::Once)
+            || !self.after.is_empty()
+            || (self.sees_index && !in_order)
+    }
+
+    /// Whether its number of rows is not that of its items.
+    pub fn changes_count(&self) -> bool {
+        !matches!(self.verb, Verb::Map)
+    }
+
+    /// The columns by which a reduce groups.
+    pub fn group_by(&self) -> &[String] {
+        match &self.verb {
+            Verb::Reduce { group_by, .. } => group_by,
+            _ => &[],
+        }
+    }
+}
+
+/// What a plan takes from outside the workflow file.
+pub struct Surroundings<'a> {
+    /// The environment.
+    pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    /// Cores of the machine.
+    pub cores: usize,
+    /// `-j`: the most items at once.
+    pub workers: Option<usize>,
+    /// Id of the run and name of the workflow, for templates that name `run`.
+    pub run: (&'a str, &'a str),
+    /// `--backend`.
+    pub backend: Option<crate::spec::model::Backend>,
+}
+
+/// The workflow cannot be planned here.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A constant template cannot be rendered.
+    #[error("stage {stage}: {what}: {problem}")]
+    Template { stage: String, what: String, problem: String },
+    /// A file that results depend on cannot be read.
+    #[error("stage {stage}: cannot read {}", path.display())]
+    Unreadable {
+        stage: String,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// No Python interpreter.
+    #[error("stage {stage}: no Python interpreter {interpreter:?} found")]
+    NoInterpreter { stage: String, interpreter: String },
+}
+
+impl Plan {
+    /// Compiles a workflow.
+    ///
+    /// # Errors
+    /// When a constant template has no value, a `deps` file cannot be read or no interpreter is found.
+    pub fn compile(workflow: Arc<Workflow>, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
+        compile::compile(workflow, surroundings)
+    }
+
+    /// The sources that the stages of `selected` read, directly.
+    pub fn sources_of(&self, selected: &[bool]) -> Vec<usize> {
+        (0..self.workflow.sources.len())
+            .filter(|&s| {
+                self.stages.iter().any(|stage| selected[stage.index] && stage.inputs.contains(&Input::Source(s)))
+            })
+            .collect()
+    }
+
+    /// The stages that read from `input`.
+    pub fn consumers(&self, input: Input) -> impl Iterator<Item = &Arc<PlannedStage>> {
+        self.stages.iter().filter(move |stage| stage.inputs.contains(&input))
+    }
+
+    /// The values of the parameters.
+    pub fn params(&self) -> &[(String, Value)] {
+        &self.workflow.params
+    }
+}

@@ -1,0 +1,69 @@
+//! What can go wrong with the store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::lock::Owner;
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another run holds the state.
+    #[error("the state is in use by {0}")]
+    Locked(Owner),
+    /// File locks and syncs cannot be relied on there.
+    #[error("{} lies on a network file system ({kind})", dir.display())]
+    NetworkFileSystem { dir: PathBuf, kind: &'static str },
+    /// Written by a later bpp-flow.
+    #[error("the store has format {found}, this bpp-flow knows formats up to {known}")]
+    Newer { found: u64, known: u64 },
+    /// Bytes are not what was written.
+    #[error("the store is damaged: {what} in {place}")]
+    Damaged { what: String, place: String },
+    /// Something that a reader looked at is gone: a later run has replaced it.
+    #[error("{0} was replaced while it was being read")]
+    Replaced(String),
+    /// A commit failed before; nothing more is written through this handle.
+    #[error("an earlier write to the store failed")]
+    Spent,
+    /// A store that was opened for reading was asked to write.
+    #[error("the store is open for reading only")]
+    ReadOnly,
+    /// The system said no.
+    #[error("cannot {what} {}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    /// The file could not be read or written.
+    #[error("the store's file could not be read or written")]
+    File(#[source] Box<redb::Error>),
+}
+
+impl StoreError {
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+        let path = path.to_path_buf();
+        move |source| StoreError::Io { what, path, source }
+    }
+
+    pub(super) fn damaged(what: impl Into<String>, place: impl Into<String>) -> StoreError {
+        StoreError::Damaged { what: what.into(), place: place.into() }
+    }
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> StoreError {
+        match error {
+            redb::Error::Corrupted(what) => StoreError::damaged(what, "its file"),
+            other => StoreError::File(Box::new(other)),
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($kind:ident),*) => {$(
+        impl From<redb::$kind> for StoreError {
+            fn from(error: redb::$kind) -> StoreError {
+                redb::Error::from(error).into()
+            }
+        }
+    )*};
+}
+from_redb!(StorageError, TableError, TransactionError, CommitError, DatabaseError);

@@ -1,0 +1,136 @@
+//! A source's rows as they were read.
+
+use redb::{AccessGuard, StorageError};
+use serde::{Deserialize, Serialize};
+
+use super::codec::decode_roster;
+use super::db::{BATCHES, LISTS, table};
+use super::error::StoreError;
+use super::model::{RosterBatch, RosterInfo};
+use super::{Store, db};
+use crate::data::Hash;
+
+/// A roster of a source. It stays the same whatever is committed later, until a later run begins.
+#[derive(Debug, Clone)]
+pub struct Roster {
+    store: Store,
+    list: u64,
+    info: RosterInfo,
+}
+
+impl Roster {
+    /// What is known of it.
+    pub fn info(&self) -> &RosterInfo {
+        &self.info
+    }
+
+    /// Its `n`th batch; `None` past its end.
+    pub fn batch(&self, n: u64) -> Result<Option<RosterBatch>, StoreError> {
+        let transaction = self.store.begin_read()?;
+        let Some(digest) = self.find(&transaction, n)? else { return Ok(None) };
+        let blob = match table(&transaction, BATCHES)? {
+            Some(batches) => batches.get(digest.0)?,
+            None => None,
+        };
+        let blob = blob.ok_or_else(|| StoreError::Replaced("the roster".into()))?;
+        decode_roster(blob.value()).map(Some)
+    }
+
+    /// The digest of its `n`th batch, which costs next to nothing; `None` past its end.
+    pub fn digest(&self, n: u64) -> Result<Option<Hash>, StoreError> {
+        self.find(&self.store.begin_read()?, n)
+    }
+
+    fn find(&self, transaction: &redb::ReadTransaction, n: u64) -> Result<Option<Hash>, StoreError> {
+        if n >= self.info.batches {
+            return Ok(None);
+        }
+        let found = match table(transaction, LISTS)? {
+            Some(lists) => lists.get((self.list, n))?.map(|v| Hash(v.value().0)),
+            None => None,
+        };
+        found.map(Some).ok_or_else(|| StoreError::Replaced("the roster".into()))
+    }
+}
+
+/// What is stored of a source: the ids of its lists.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Rosters {
+    pub current: Option<u64>,
+    pub pending: Option<u64>,
+    info: Option<StoredInfo>,
+}
+
+/// [`RosterInfo`] of the current list.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredInfo {
+    batches: u64,
+    rows: u64,
+    digest: Hash,
+    content: Option<Hash>,
+}
+
+impl Rosters {
+    pub fn from_json(json: &str) -> Result<Rosters, StoreError> {
+        serde_json::from_str(json).map_err(|e| StoreError::damaged(e.to_string(), "a roster"))
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("numbers are JSON")
+    }
+
+    pub fn set_info(&mut self, info: &RosterInfo) {
+        let RosterInfo { batches, rows, digest, content, .. } = *info;
+        self.info = Some(StoredInfo { batches, rows, digest, content });
+    }
+}
+
+/// The current roster of a source, else the one that a run began and did not finish.
+pub(super) fn find(store: &Store, source: &str) -> Result<Option<Roster>, StoreError> {
+    let transaction = store.begin_read()?;
+    let stored = match table(&transaction, db::ROSTERS)? {
+        Some(rosters) => rosters.get(source)?.map(|json| Rosters::from_json(json.value())).transpose()?,
+        None => None,
+    };
+    let Some(rosters) = stored else { return Ok(None) };
+    if let (Some(list), Some(info)) = (rosters.current, rosters.info) {
+        let StoredInfo { batches, rows, digest, content } = info;
+        let info = RosterInfo { complete: true, batches, rows, digest, content };
+        return Ok(Some(Roster { store: store.clone(), list, info }));
+    }
+    let Some(list) = rosters.pending else { return Ok(None) };
+    let info = partial_info(&transaction, list)?;
+    Ok(Some(Roster { store: store.clone(), list, info }))
+}
+
+fn partial_info(transaction: &redb::ReadTransaction, list: u64) -> Result<RosterInfo, StoreError> {
+    let mut info = RosterInfo { complete: false, batches: 0, rows: 0, digest: Hash::of_parts([]), content: None };
+    let Some(lists) = table(transaction, LISTS)? else { return Ok(info) };
+    let mut digests = Vec::new();
+    for entry in lists.range((list, 0)..=(list, u64::MAX))? {
+        let (key, value) = entry?;
+        // What a killed run left has no holes; one would end it.
+        if key.value().1 != info.batches {
+            break;
+        }
+        digests.push(value.value().0);
+        info.batches += 1;
+        info.rows += value.value().1;
+    }
+    info.digest = Hash::of_parts(digests.iter().map(|d| &d[..]));
+    Ok(info)
+}
+
+type ListEntry<'a> = (AccessGuard<'a, (u64, u64)>, AccessGuard<'a, ([u8; 16], u64)>);
+
+/// The hash of the digests of a list, and of where they stand.
+pub(super) fn list_digest<'a>(
+    entries: impl Iterator<Item = Result<ListEntry<'a>, StorageError>>,
+) -> Result<Hash, StoreError> {
+    let mut parts = Vec::new();
+    for entry in entries {
+        let (key, value) = entry?;
+        parts.push((key.value().1.to_le_bytes(), value.value().0));
+    }
+    Ok(Hash::of_parts(parts.iter().flat_map(|(n, digest)| [&n[..], &digest[..]])))
+}

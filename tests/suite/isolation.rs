@@ -1,0 +1,166 @@
+//! An item that dies, exits, raises or sleeps fails alone, whatever shares its chunk or its process.
+
+use crate::env::*;
+
+const MODULE: &str = r#"
+import os
+import sys
+import time
+import kit
+
+def work(row):
+    n = row["id"]
+    kit.log("work", n)
+    if n == 100:
+        os.abort()
+    if n == 300:
+        sys.exit(3)
+    if n == 500:
+        raise ValueError("five hundred")
+    if n == 700:
+        time.sleep(600)
+    return {"y": n + 1}
+"#;
+
+fn thousand(settings: &str) -> TestEnv {
+    let env = TestEnv::with(
+        &format!(
+            "sources: {{ s: {{ csv: a.csv, key: id }} }}\nstages:\n  work: {{ map: s, python: \"f:work\", timeout: 2s, {settings} }}\n"
+        ),
+        MODULE,
+    );
+    env.write("a.csv", numbers_csv(1000));
+    env
+}
+
+fn four_fail(env: &TestEnv, code_of_exit: &str) {
+    let summary = env.run_json(&[], 100);
+    counts(&stage_of(&summary, "work"), &[("ran", 1000), ("failed", 4)]);
+    assert_eq!(env.rows("work").len(), 996);
+    assert_eq!(
+        ints(&env.column("work", "y")),
+        (1..=1000).filter(|n| ![101, 301, 501, 701].contains(n)).collect::<Vec<_>>()
+    );
+    let mut told: Vec<(i64, String)> = Vec::new();
+    for group in env.errors() {
+        assert_eq!(group["count"], 1, "{group}");
+        told.push((text(&group["keys"][0]).parse().expect("a key"), text(&group["kind"])));
+    }
+    told.sort();
+    let kinds = [(100, "crash"), (300, code_of_exit), (500, "exception"), (700, "timeout")];
+    assert_eq!(told, kinds.map(|(key, kind)| (key, kind.to_string())));
+    env.run(&["errors", "--item", "100"]).exits(0).says(&["ABRT"]);
+    env.run(&["errors", "--item", "300"]).exits(0).says(&["3"]);
+    env.run(&["errors", "--item", "500"]).exits(0).says(&["five hundred", "Traceback"]);
+    env.run(&["errors", "--item", "700"]).exits(0).says(&["2"]);
+}
+
+#[test]
+fn four_of_a_thousand_in_one_chunk() {
+    let env = thousand("chunk_size: 1000, batch_size: 1000");
+    four_fail(&env, "exception");
+}
+
+#[test]
+fn four_of_a_thousand_by_default() {
+    four_fail(&thousand("chunk_size: auto"), "exception");
+}
+
+#[test]
+fn four_of_a_thousand_serially() {
+    four_fail(&thousand("backend: serial"), "exception");
+}
+
+#[test]
+fn four_of_a_thousand_among_threads() {
+    // An abort takes its siblings' process with it: they are suspects, run alone, and come through.
+    four_fail(&thousand("backend: threads, workers: 4, chunk_size: 50"), "exception");
+}
+
+#[test]
+fn deaths_in_a_row() {
+    let env = TestEnv::with(
+        "sources: { n: { range: {start: 0, stop: 40} } }\nstages:\n  work: { map: n, python: \"f:work\", workers: 2, chunk_size: 10 }\n",
+        "import os\n\ndef work(row):\n    if row['value'] % 2:\n        os.kill(os.getpid(), 9)\n    return {'y': 1}\n",
+    );
+    env.run(&["run"]).exits(100);
+    assert_eq!(env.rows("work").len(), 20);
+    assert_eq!(env.failures_by_kind(), [("crash".to_string(), 20)].into());
+}
+
+#[test]
+fn an_exit_code_is_a_crash_too() {
+    let env = TestEnv::with(
+        "sources: { n: { range: {start: 0, stop: 4} } }\nstages:\n  work: { map: n, python: \"f:work\" }\n",
+        "import os\n\ndef work(row):\n    if row['value'] == 2:\n        os._exit(42)\n",
+    );
+    env.run(&["run"]).exits(100);
+    assert_eq!(env.failures_by_kind(), [("crash".to_string(), 1)].into());
+    env.run(&["errors", "--item", "2"]).exits(0).says(&["42"]);
+}
+
+#[test]
+fn unusual_exceptions_fail_their_item() {
+    let env = TestEnv::with(
+        "sources: { n: { range: {start: 0, stop: 9} } }\nstages:\n  work: { map: n, python: \"f:work\", chunk_size: 9 }\n",
+        r#"
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+class Base(BaseException):
+    pass
+
+def deep(n):
+    return deep(n + 1)
+
+def work(row):
+    n = row["value"]
+    if n == 1:
+        raise KeyboardInterrupt()
+    if n == 2:
+        raise Base("base")
+    if n == 3:
+        raise Silent()
+    if n == 4:
+        deep(0)
+    if n == 5:
+        raise GeneratorExit()
+    if n == 6:
+        raise ValueError("\ud800 and \x00")
+    if n == 7:
+        raise MemoryError()
+    return {"y": 1}
+"#,
+    );
+    env.run(&["run"]).exits(100);
+    assert_eq!(env.rows("work").len(), 2);
+    assert_eq!(env.failures_by_kind(), [("exception".to_string(), 7)].into());
+}
+
+#[test]
+fn a_reduce_that_dies_fails_its_group() {
+    let env = TestEnv::with(
+        "sources: { n: { range: {start: 0, stop: 9} } }\nstages:\n  mod: { map: n, assign: { g: \"item.value % 3\" } }\n  work: { reduce: mod, python: \"f:work\", group_by: [g] }\n",
+        "import os\n\ndef work(rows):\n    n = [row['g'] for row in rows]\n    if n[0] == 1:\n        os.abort()\n    return {'n': len(n)}\n",
+    );
+    env.run(&["run"]).exits(100);
+    assert_eq!(env.rows("work").len(), 2);
+    assert_eq!(env.failures_by_kind(), [("crash".to_string(), 1)].into());
+}
+
+#[test]
+fn stages_share_workers_but_not_failures() {
+    let env = TestEnv::with(
+        r#"
+sources: { n: { range: {start: 0, stop: 30} } }
+stages:
+  a: { map: n, python: "f:a" }
+  b: { map: n, python: "f:b" }
+"#,
+        "import os\n\ndef a(row):\n    if row['value'] == 7:\n        os.abort()\n\ndef b(row):\n    return {'y': 1}\n",
+    );
+    env.run(&["run"]).exits(100);
+    assert_eq!(env.rows("a").len(), 29);
+    assert_eq!(env.rows("b").len(), 30);
+}

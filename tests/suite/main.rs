@@ -1,0 +1,41 @@
+//! The black-box suite: drives the real `bpp-flow` in folders of its own and holds it to the contract.
+//!
+//! - [`env`]: `TestEnv`, with its checks that no process and no stray file is left when a test ends.
+//! - `running`, `planning`, `versions`, `selecting`: run and resume, `plan` and its reasons, what is recomputed and
+//!   what is not.
+//! - `sources`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
+//! - `failures`, `broken`, `isolation`, `awkward`: what fails an item, what stops a run, what fails nothing else.
+//! - `signals`, `kills`, `locking`, `disk`: ends of all sorts.
+//! - `inspecting`: `status`, `errors`, `results`, `runs`, `check`, `init`, `schema`, `completions`.
+//! - `property`: random workflows over random tables against a naive oracle (`py/oracle.py`).
+//!
+//! Every test has a temporary folder and may run beside all others. Tests wait for events (a line in a log, a gate),
+//! never for time to pass, and none asserts on speed. Needs `python3` on the path, and no Python package.
+//!
+//! Variables: `BPP_TEST_CASES` (random workflows, default 6), `BPP_TEST_SEED` (the first of them),
+//! `BPP_TEST_KILLS` (kill cycles of the soak, default 3), `BPP_TEST_BIN` (another binary), `BPP_TEST_KEEP` (keep the
+//! folder of a failing test).
+#![expect(clippy::disallowed_methods, reason = "the suite starts the program")]
+
+mod env;
+
+mod awkward;
+mod broken;
+mod calls;
+mod commands;
+mod disk;
+mod failures;
+mod inspecting;
+mod isolation;
+mod kills;
+mod locking;
+mod outputs;
+mod planning;
+mod property;
+mod running;
+mod selecting;
+mod signals;
+mod sources;
+mod stages;
+mod values;
+mod versions;
