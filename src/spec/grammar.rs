@@ -97,8 +97,8 @@ const fn later_word(name: &'static str, doc: &'static str) -> Word {
     Word { name, doc, later: true }
 }
 
+/// Names of columns, stages or files.
 const NAMES: Kind = Kind::OneOrMore(&Kind::Text);
-const FILES: Kind = Kind::OneOrMore(&Kind::Text);
 const SIZE_OR_AUTO: Kind = Kind::Either(&[Kind::Integer(1), Kind::Word(&[word("auto", "chosen as the run goes")])]);
 
 /// A workflow file.
@@ -148,11 +148,11 @@ pub static SOURCE: Shape = Shape {
 
 /// The keys of a source of which there must be exactly one.
 pub const READERS: &[Key] = &[
-    key("csv", FILES, "One or more CSV files, or a glob; `.gz` and `.zst` are unpacked."),
-    key("tsv", FILES, "One or more files of tab-separated values, or a glob."),
-    key("jsonl", FILES, "One or more files with a JSON object per line, or a glob."),
-    key("parquet", FILES, "One or more Parquet files, or a glob."),
-    key("arrow", FILES, "One or more Arrow IPC files, or a glob."),
+    key("csv", NAMES, "One or more CSV files, or a glob; `.gz` and `.zst` are unpacked."),
+    key("tsv", NAMES, "One or more files of tab-separated values, or a glob."),
+    key("jsonl", NAMES, "One or more files with a JSON object per line, or a glob."),
+    key("parquet", NAMES, "One or more Parquet files, or a glob."),
+    key("arrow", NAMES, "One or more Arrow IPC files, or a glob."),
     key(
         "glob",
         Kind::Text,
@@ -473,7 +473,9 @@ impl Kind {
             Kind::Percent => "a share such as 5%".into(),
             Kind::Expression => "an expression".into(),
             Kind::Function => "a function as module:function".into(),
-            Kind::List(element) => format!("a list ({})", element.describe()),
+            Kind::List(Kind::Data | Kind::Any) => "a list".into(),
+            Kind::List(element) => format!("a list of {}", element.describe()),
+            Kind::OneOrMore(Kind::Text) => "a name, or a list of names".into(),
             Kind::OneOrMore(element) => format!("{}, or a list of such", element.describe()),
             Kind::Map(_) => "a mapping of names to values".into(),
             Kind::Shape(shape) => {

@@ -3,22 +3,23 @@
 /// The name that `wrong` was most probably meant to be.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let small = wrong.to_lowercase();
-    let limit = (small.chars().count() / 3).clamp(1, 4);
+    let length = small.chars().count();
+    let limit = if length < 2 { 0 } else { (length / 3).clamp(1, 4) };
     let near = |name: &'a str| {
         let other = name.to_lowercase();
         let distance = strsim::damerau_levenshtein(&small, &other);
         let same_words = small.replace(['-', ' '], "_") == other.replace(['-', ' '], "_");
-        let extends = small.len() >= 3 && (other.starts_with(&small) || small.starts_with(&other) && other.len() >= 3);
-        let rank = if same_words {
-            0
-        } else if distance <= limit {
-            distance
-        } else {
-            limit + 1
+        let extends = length >= 3 && (other.starts_with(&small) || small.starts_with(&other) && other.len() >= 3);
+        let rank = match distance {
+            _ if same_words => 0,
+            near if near <= limit => near,
+            _ if extends => limit + 1,
+            _ => return None,
         };
-        (same_words || distance <= limit || extends).then_some((rank, name))
+        Some((rank, strsim::jaro_winkler(&small, &other), name))
     };
-    names.into_iter().filter_map(near).min_by_key(|(rank, _)| *rank).map(|(_, name)| name)
+    let closer = |a: &(usize, f64, &str), b: &(usize, f64, &str)| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1));
+    names.into_iter().filter_map(near).min_by(closer).map(|(_, _, name)| name)
 }
 
 #[cfg(test)]
@@ -27,12 +28,13 @@ mod tests {
 
     #[test]
     fn finds_what_was_meant() {
-        let names = ["batch_size", "chunk_size", "retries", "map", "env", "on_error"];
+        let names = ["batch_size", "chunk_size", "returns", "retries", "map", "a", "env", "on_error"];
         for (wrong, meant) in [
             ("bach_size", Some("batch_size")),
             ("batch-size", Some("batch_size")),
             ("Retries", Some("retries")),
-            ("retry", None),
+            ("retrys", Some("retries")),
+            ("x", None),
             ("mpa", Some("map")),
             ("chunk", Some("chunk_size")),
             ("zzz", None),

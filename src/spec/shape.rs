@@ -5,7 +5,7 @@
 
 use super::grammar::{self, Key, Kind, OTHER_WORDS, Shape, Word};
 use super::nearest::nearest;
-use super::template::{Root, Scope, Template};
+use super::template::{Environment, Reference, Root, Scope, Template};
 use super::yaml::{self, Node, Scalar};
 use super::{template_mistake, units};
 use crate::data::Value;
@@ -15,7 +15,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 pub struct Shapes<'a> {
     pub source: &'a str,
     pub params: &'a [(String, Value)],
-    pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    pub env: &'a Environment<'a>,
     pub mistakes: &'a mut Diagnostics,
 }
 
@@ -42,7 +42,7 @@ impl Shapes<'_> {
             if !other_kind && !entries.iter().any(|(k, _)| k.key_text() == *required) {
                 let doc = shape.key(required).map_or("", |k| k.doc);
                 let message = format!("{what} needs the key `{required}`");
-                self.mistakes.push(Diagnostic::new(at, message).help(doc));
+                self.mistakes.push(Diagnostic::new(at, message).help(format!("`{required}`: {doc}")));
             }
         }
     }
@@ -63,8 +63,8 @@ impl Shapes<'_> {
     }
 
     fn kind(&mut self, kind: &'static Kind, what: &str, at: Span, node: &mut Node) {
-        if settled_early(kind) {
-            self.settle(node);
+        if settled_early(kind) && !self.settle(node) {
+            return;
         }
         match kind {
             Kind::Shape(shape) => return self.shape(shape, what, at, node),
@@ -130,13 +130,14 @@ impl Shapes<'_> {
 
     fn word(&mut self, words: &'static [Word], what: &str, text: &str, at: Span) {
         match words.iter().find(|w| w.name == text) {
-            Some(word) if word.later => self.not_yet(&format!("{what} `{text}`"), at),
+            Some(word) if word.later => self.not_yet(&format!("`{text}` as {what}"), at),
             Some(_) => {}
             None => {
                 let there: Vec<&str> = words.iter().filter(|w| !w.later).map(|w| w.name).collect();
                 let help = match nearest(text, there.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("there {} {}", if there.len() == 1 { "is" } else { "are" }, there.join(", ")),
+                    None if there.len() == 1 => format!("the only word here is `{}`", there[0]),
+                    None => format!("there are {}", there.join(", ")),
                 };
                 self.mistakes.push(Diagnostic::new(at, format!("{what} cannot be `{text}`")).help(help));
             }
@@ -146,43 +147,52 @@ impl Shapes<'_> {
     /// [`Shapes::settle`] for all that is in a value.
     pub fn settle_parts(&mut self, node: &mut Node) {
         match &mut node.kind {
-            yaml::Kind::Scalar(_) => self.settle(node),
+            yaml::Kind::Scalar(_) => {
+                self.settle(node);
+            }
             yaml::Kind::List(elements) => elements.iter_mut().for_each(|n| self.settle_parts(n)),
             yaml::Kind::Map(entries) => entries.iter_mut().for_each(|(_, n)| self.settle_parts(n)),
         }
     }
 
-    /// Renders the templates of a value that is settled before anything runs.
-    fn settle(&mut self, node: &mut Node) {
+    /// Renders the template of a value that is settled before anything runs; whether that was possible.
+    fn settle(&mut self, node: &mut Node) -> bool {
         let Some(text) = node.text().filter(|t| t.contains("{{")) else {
-            return;
+            return true;
         };
-        match Template::parse(text, false) {
-            Err(error) => self.mistakes.push(template_mistake(node, self.source, error)),
-            Ok(template) => {
-                if let Some(reference) =
-                    template.references().iter().find(|r| !matches!(r.root, Root::Params | Root::Env))
-                {
-                    let at = node.span_of(self.source, reference.at.clone());
-                    let message =
-                        format!("`{}` is not known here: this is settled before anything runs", reference.root.name());
-                    return self
-                        .mistakes
-                        .push(Diagnostic::new(at, message).help("only `params` and `env` can be used here"));
+        let mistake = match Template::parse(text, false) {
+            Err(error) => template_mistake(node, self.source, error),
+            Ok(template) => match self.rendered(node, &template) {
+                Ok(value) => {
+                    node.kind = from_value(&value, node.span);
+                    return true;
                 }
-                let scope = Scope { params: self.params, env: Some(self.env), ..Scope::default() };
-                match template.render(&scope) {
-                    Ok(value) => node.kind = from_value(&value, node.span),
-                    Err(error) => {
-                        let at = template
-                            .references()
-                            .first()
-                            .map_or(node.span, |r| node.span_of(self.source, r.at.clone()));
-                        self.mistakes.push(Diagnostic::new(at, error.0));
-                    }
-                }
-            }
+                Err(mistake) => *mistake,
+            },
+        };
+        self.mistakes.push(mistake);
+        false
+    }
+
+    fn rendered(&self, node: &Node, template: &Template) -> Result<Value, Box<Diagnostic>> {
+        let place = |reference: &Reference| node.span_of(self.source, reference.at.clone());
+        let late = |reference: &&Reference| !matches!(reference.root, Root::Params | Root::Env);
+        if let Some(reference) = template.references().iter().find(late) {
+            let message =
+                format!("`{}` is not known here: this is settled before anything runs", reference.root.name());
+            return Err(Diagnostic::new(place(reference), message)
+                .help("only `params` and `env` can be used here")
+                .into());
         }
+        let scope = Scope { params: self.params, env: Some(self.env), ..Scope::default() };
+        template.render(&scope).map_err(|error| {
+            let at = template.references().first().map_or(node.span, place);
+            let help = match error.0.contains("environment") {
+                true => "set it, or give a default: {{ env.NAME | default('…') }}",
+                false => "declare it under `params`; a parameter sees those above it",
+            };
+            Diagnostic::new(at, error.0).help(help).into()
+        })
     }
 }
 
@@ -214,9 +224,7 @@ fn alternative(kind: &Kind, node: &Node) -> bool {
         Kind::List(_) => node.elements().is_some(),
         Kind::OneOrMore(element) => node.elements().is_some() || alternative(element, node),
         Kind::Either(kinds) => kinds.iter().any(|k| alternative(k, node)),
-        Kind::Word(words) => {
-            node.text().is_some_and(|t| words.iter().any(|w| w.name == t) || !t.contains('%') && words.len() > 1)
-        }
+        Kind::Word(words) => node.text().is_some_and(|t| words.len() > 1 || words.iter().any(|w| w.name == t)),
         Kind::Function => node.text().is_some(),
         scalar => scalar_fits(scalar, node),
     }
@@ -247,8 +255,11 @@ fn wrong_type(kind: &Kind, what: &str, at: Span, node: &Node) -> Diagnostic {
         Kind::Integer(_) | Kind::Number | Kind::Either(_) if text.parse::<f64>().is_ok() => {
             diagnostic.help(format!("numbers stand without quotes: {text}"))
         }
-        Kind::Bool if ["yes", "on", "True"].contains(&text) => diagnostic.help("write true"),
-        Kind::Bool if ["no", "off", "False"].contains(&text) => diagnostic.help("write false"),
+        _ if takes_bool(kind) && ["yes", "on", "True"].contains(&text) => diagnostic.help("write true"),
+        _ if takes_bool(kind) && ["no", "off", "False"].contains(&text) => diagnostic.help("write false"),
+        Kind::Map(Kind::Shape(_)) if node.elements().is_some() => {
+            diagnostic.help(format!("write names instead of dashes: under {what}, `NAME: {{…}}` for each"))
+        }
         Kind::Integer(_) => match node.scalar().map(|s| &s.value) {
             Some(Value::Float(v)) if v.fract() == 0.0 => diagnostic.help(format!("write {v}")),
             _ => diagnostic,
@@ -263,20 +274,34 @@ fn wrong_type(kind: &Kind, what: &str, at: Span, node: &Node) -> Diagnostic {
     }
 }
 
+fn takes_bool(kind: &Kind) -> bool {
+    match kind {
+        Kind::Bool => true,
+        Kind::Either(kinds) => kinds.iter().any(takes_bool),
+        _ => false,
+    }
+}
+
 fn examples(shape: &Shape) -> String {
     shape.all().filter(|k| !k.later).map(|k| k.name).take(4).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown_key(shape: &'static Shape, what: &str, name: &str, at: Span) -> Diagnostic {
-    let keys = || shape.all().map(|k| k.name);
     let diagnostic = Diagnostic::new(at, format!("{what} has no key `{name}`"));
-    let other = OTHER_WORDS.iter().filter(|(theirs, _)| *theirs == name.to_lowercase()).map(|(_, ours)| *ours);
-    if let Some(near) = nearest(name, keys()).or(other.clone().find(|ours| keys().any(|k| k == *ours))) {
-        return diagnostic.help(format!("did you mean `{near}`?"));
+    if let Some(meant) = meant_key(shape, name) {
+        return diagnostic.help(format!("did you mean `{meant}`?"));
     }
     let home = grammar::SHAPES.iter().find(|s| !std::ptr::eq(**s, shape) && s.key(name).is_some());
+    let names: Vec<&str> = shape.all().filter(|k| !k.later).map(|k| k.name).collect();
     match home {
         Some(home) => diagnostic.help(format!("`{name}` is a key of {}", home.what)),
-        None => diagnostic.help(format!("its keys are {}", keys().collect::<Vec<_>>().join(", "))),
+        None => diagnostic.help(format!("its keys are {}", names.join(", "))),
     }
+}
+
+/// The key of `shape` that an unknown one was most probably meant to be.
+pub fn meant_key(shape: &'static Shape, name: &str) -> Option<&'static str> {
+    let keys = || shape.all().map(|k| k.name);
+    let other = OTHER_WORDS.iter().filter(|(theirs, _)| *theirs == name.to_lowercase()).map(|(_, ours)| *ours);
+    other.into_iter().find(|ours| keys().any(|k| k == *ours)).or_else(|| nearest(name, keys()))
 }

@@ -9,12 +9,14 @@ use std::ops::Range;
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 
 use crate::data::Value;
-use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, Position, Span};
 
 /// Nodes that a file may have once its aliases are resolved.
 const MAX_NODES: usize = 200_000;
 /// Levels of nesting that a file may have once its aliases are resolved.
 const MAX_DEPTH: usize = 100;
+
+const UNQUOTED: &str = "a template that is not quoted";
 
 /// A value and its place.
 #[derive(Debug, Clone)]
@@ -144,8 +146,12 @@ pub fn parse(text: &str) -> Result<Node, Vec<Diagnostic>> {
         Ok(node) if composer.mistakes.is_empty() => Ok(node),
         Ok(_) => Err(composer.mistakes.into_sorted()),
         Err(fatal) => {
-            composer.mistakes.push(*fatal);
-            Err(composer.mistakes.into_sorted())
+            let mut mistakes = composer.mistakes.into_sorted();
+            let line = |d: &Diagnostic| d.span.map(|s| Position::of(text, s.start).line);
+            if !mistakes.iter().any(|m| m.message == UNQUOTED && line(m) == line(&fatal)) {
+                mistakes.push(*fatal);
+            }
+            Err(mistakes)
         }
     }
 }
@@ -220,7 +226,9 @@ impl<'a> Composer<'a> {
             Event::Alias(id) => return self.alias(id, span, depth),
             Event::Scalar(text, style, anchor, tag) => {
                 let tag = self.core_tag(tag.as_deref(), span);
-                let scalar = resolve(&text, !matches!(style, ScalarStyle::Plain), tag.as_deref());
+                let written = self.text.get(span.start..span.end).unwrap_or("");
+                let text = if text == "~" && !written.contains('~') { "" } else { &*text };
+                let scalar = resolve(text, !matches!(style, ScalarStyle::Plain), tag.as_deref());
                 let scalar = scalar.map_err(|message| Diagnostic::new(span, message))?;
                 (Node { span, kind: Kind::Scalar(scalar) }, 1, anchor)
             }
@@ -337,7 +345,7 @@ impl Entries {
     fn add(&mut self, text: &str, key: Node, value: Node) -> Composed<()> {
         if let Some(&first) = self.places.get(key.key_text()) {
             let first = self.list[first].0.span;
-            let line = |span: Span| crate::diagnostic::Position::of(text, span.start).line;
+            let line = |span: Span| Position::of(text, span.start).line;
             let message =
                 format!("the key `{}` stands twice, on lines {} and {}", key.key_text(), line(first), line(key.span));
             return Err(Diagnostic::new(key.span, message)
@@ -367,9 +375,10 @@ fn odd_key(text: &str, outer: Span, key: &Node) -> Diagnostic {
     let written = text.get(outer.start..).unwrap_or("");
     if key.entries().is_some() && written.starts_with("{{") {
         let line = written.lines().next().unwrap_or("");
-        let whole = line.find("}}").map_or(line, |end| &line[..end + 2]);
-        return Diagnostic::new(outer.part(0, whole.len()), "a template that is not quoted")
-            .help(format!("YAML reads {{{{ as a mapping: write {}", quoted(whole)));
+        let close = line.find("}}").map_or(line.len(), |end| end + 2);
+        let end = line[close..].find([' ', ',', '}', ']']).map_or(line.len(), |i| close + i);
+        return Diagnostic::new(Span::new(outer.start, outer.start + end), UNQUOTED)
+            .help(format!("YAML reads {{{{ as a mapping: write {}", quoted(&line[..end])));
     }
     Diagnostic::new(key.span, format!("a key must be text, not {}", key.describe())).help("quote the key")
 }
@@ -386,6 +395,10 @@ fn syntax_error(text: &str, at: usize, message: &str) -> Diagnostic {
     let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start_matches(['-', ' ']);
     if value.starts_with("{{") {
         diagnostic = diagnostic.help(format!("a value that begins with {{{{ must be quoted: {}", quoted(value.trim())));
+    } else if value.starts_with('*') {
+        let help =
+            format!("`*name` stands for what `&name` marks before; a glob must be quoted: {}", quoted(value.trim()));
+        diagnostic = diagnostic.help(help);
     } else if line.contains('\t') && line.trim_start_matches(' ').starts_with('\t') {
         diagnostic = diagnostic.help("indent with spaces, not with tabs");
     } else if value.contains(": ") && !value.starts_with(['"', '\'', '{', '[']) {

@@ -229,6 +229,10 @@ impl Found {
 
     fn callee(&mut self, expr: &Expr) -> Result<(), TemplateError> {
         match expr {
+            Expr::Var(var) if FILTERS.contains(&var.id) && !FUNCTIONS.contains(&var.id) => {
+                let help = format!("`{0}` is a filter: write `value | {0}`", var.id);
+                Err(error(format!("there is no function `{}`", var.id), help, range(var.span())))
+            }
             Expr::Var(var) => known("function", var.id, FUNCTIONS, range(var.span())),
             Expr::GetAttr(attr) => Err(error(
                 format!("values have no methods such as `.{}()`", attr.name),

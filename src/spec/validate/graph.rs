@@ -44,22 +44,25 @@ impl Builder<'_> {
                     }
                     Seen::Open => {
                         let from = way.iter().position(|(s, _)| *s == next).unwrap_or(0);
-                        let cycle: Vec<&str> = way[from..].iter().map(|(s, _)| stages[*s].0.key_text()).collect();
-                        self.cycle(&cycle, at);
+                        let cycle: Vec<usize> = way[from..].iter().rev().map(|(s, _)| *s).collect();
+                        self.cycle(stages, cycle, at);
                     }
                 }
             }
         }
     }
 
-    /// `cycle` goes against the data's way: each needs the next, the last needs the first.
-    fn cycle(&mut self, cycle: &[&str], at: Span) {
-        let mut names: Vec<&str> = cycle.iter().rev().copied().collect();
-        names.extend(names.first().copied());
+    /// Tells a cycle from its first stage in the file on, each feeding the next.
+    fn cycle(&mut self, stages: &[(Node, Node)], mut cycle: Vec<usize>, otherwise: Span) {
+        let first = cycle.iter().enumerate().min_by_key(|(_, stage)| **stage).map_or(0, |(at, _)| at);
+        cycle.rotate_left(first);
+        let (from, to) = (cycle[cycle.len() - 1], cycle[0]);
+        let at = self.edges.iter().find(|(f, t, _)| (*f, *t) == (from, to)).map_or(otherwise, |(_, _, at)| *at);
+        let names: Vec<&str> = cycle.iter().chain([&to]).map(|s| stages[*s].0.key_text()).collect();
         let message = format!("these stages wait for each other: {}", names.join(" -> "));
-        let help = match cycle {
-            [only] => format!("`{only}` cannot have itself as its input"),
-            _ => "no stage of them could ever start: cut the circle somewhere".into(),
+        let help = match cycle.as_slice() {
+            [_] => format!("`{}` cannot wait for itself", names[0]),
+            _ => "none of them could ever start: cut the circle somewhere".into(),
         };
         self.mistakes.push(Diagnostic::new(at, message).help(help));
     }

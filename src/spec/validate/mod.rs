@@ -17,7 +17,7 @@ use super::grammar;
 use super::model::Workflow;
 use super::nearest::nearest;
 use super::shape::Shapes;
-use super::template::Scope;
+use super::template::{Environment, Scope};
 use super::yaml::{self, Node};
 use crate::data::Value;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
@@ -31,7 +31,7 @@ pub struct LoadOptions<'a> {
     /// Parameters of the command line: names and YAML scalars.
     pub params: &'a [(String, String)],
     /// The process's environment.
-    pub env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    pub env: &'a Environment<'a>,
 }
 
 /// Reads a workflow; an error is every mistake in it, in the order of the file.
@@ -120,7 +120,7 @@ struct Builder<'a> {
     text: &'a str,
     root: &'a Node,
     params: &'a [(String, Value)],
-    env: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    env: &'a Environment<'a>,
     mistakes: &'a mut Diagnostics,
     /// Place in the file's order, and where the name stands.
     sources: HashMap<&'a str, (usize, Span)>,
@@ -134,13 +134,10 @@ impl<'a> Builder<'a> {
         let root = self.root;
         let (sources, stages) = (self.section("sources"), self.section("stages"));
         self.names(sources, stages);
-        if let Some((key, node)) = root.entry("stages").filter(|_| stages.is_empty())
-            && node.entries().is_some()
-        {
-            self.mistakes.push(
-                Diagnostic::new(key.span, "there are no stages")
-                    .help("add one: `NAME: {map: SOURCE, python: module:function}`"),
-            );
+        let none = |(_, node): &&(Node, Node)| node.entries().is_some_and(<[_]>::is_empty);
+        if let Some((key, _)) = root.entry("stages").filter(none) {
+            let help = "add one: `NAME: {map: SOURCE, python: module:function}`";
+            self.mistake(key.span, "there are no stages", help);
         }
         let name = self.workflow_name(options);
         let built_sources: Vec<_> = sources.iter().map(|(key, node)| self.source(key, node)).collect();
@@ -227,7 +224,7 @@ fn text_of(node: &Node) -> Option<String> {
 
 /// One or several scalars, with their nodes.
 fn texts_of(node: &Node) -> Vec<(&Node, &str)> {
-    let one = |n| Node::scalar(n).map(|s| (n, s.text.as_str()));
+    let one = |n| Node::scalar(n).filter(|s| !matches!(s.value, Value::Null)).map(|s| (n, s.text.as_str()));
     match node.elements() {
         Some(elements) => elements.iter().filter_map(one).collect(),
         None => one(node).into_iter().collect(),

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::stages::misspelt;
 use super::{Builder, names_of, plain_value, text_of, texts_of};
 use crate::data::Value;
 use crate::diagnostic::Diagnostic;
-use crate::spec::grammar::READERS;
+use crate::spec::grammar::{READERS, SOURCE};
 use crate::spec::model::{CellType, Format, Header, Reader, Source, TextOptions};
 use crate::spec::nearest::nearest;
 use crate::spec::yaml::Node;
@@ -20,12 +21,11 @@ impl<'a> Builder<'a> {
             node.entries()?.iter().filter(|(k, _)| READERS.iter().any(|r| r.name == k.key_text())).collect();
         let (reader_key, reader_node) = match readers.as_slice() {
             [] => {
-                let known: Vec<&str> = READERS.iter().filter(|r| !r.later).map(|r| r.name).collect();
-                self.mistake(
-                    key.span,
-                    format!("source `{name}` has no reader"),
-                    format!("give it one of {}", known.join(", ")),
-                );
+                if !misspelt(node, &SOURCE, READERS) {
+                    let known: Vec<&str> = READERS.iter().filter(|r| !r.later).map(|r| r.name).collect();
+                    let help = format!("give it one of {}", known.join(", "));
+                    self.mistake(key.span, format!("source `{name}` has no reader"), help);
+                }
                 return None;
             }
             [one] => (&one.0, &one.1),

@@ -6,11 +6,12 @@ use super::sources::columns_of;
 use super::{Builder, names_of, texts_of};
 use crate::data::Value;
 use crate::diagnostic::Diagnostic;
-use crate::spec::grammar::{ACTIONS, Key, VERBS};
+use crate::spec::grammar::{ACTIONS, Key, STAGE, Shape, VERBS};
 use crate::spec::model::{
     Action, Call, ChunkFormat, CommandAction, CommandLine, Input, PythonAction, Source, Stage, Stdout, Verb,
 };
 use crate::spec::nearest::nearest;
+use crate::spec::shape::meant_key;
 use crate::spec::units;
 use crate::spec::yaml::Node;
 
@@ -36,16 +37,17 @@ impl<'a> Builder<'a> {
         let verb_key = self.only_one(node, VERBS, &what, "verbs", "make two stages of it");
         let action_key = self.only_one(node, ACTIONS, &what, "actions", "make two stages of it, one after the other");
         let (at, _) = *self.stages.get(name)?;
-        let inputs = verb_key.flatten().and_then(|(key, value)| self.inputs(key, value, at));
+        let inputs = verb_key.and_then(|(key, value)| self.inputs(key, value, at));
         let after = self.after(node, at);
-        let verb = verb_key.map(|v| self.verb(v.map(|(key, _)| key.key_text()), node, &what));
-        let action_key = action_key?;
+        let verb = self.verb(verb_key.map(|(key, _)| key.key_text()), node, &what);
         let Some((action_key, action_node)) = action_key else {
-            let actions: Vec<&str> = ACTIONS.iter().map(|a| a.name).collect();
-            self.mistake(key.span, format!("{what} has no action"), format!("give it one of {}", actions.join(", ")));
+            if !misspelt(node, &STAGE, ACTIONS) {
+                let actions: Vec<&str> = ACTIONS.iter().map(|a| a.name).collect();
+                let help = format!("give it one of {}", actions.join(", "));
+                self.mistake(key.span, format!("{what} has no action"), help);
+            }
             return None;
         };
-        let verb = verb?;
         let fits =
             self.options_fit(node, action_key.key_text(), &verb, &what) & self.action_fits(action_key, &verb, &what);
         let uses = match node.get("use") {
@@ -90,7 +92,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// The one entry whose key is among `keys`; the outer `None`: there are several, which is told.
+    /// The first entry whose key is among `keys`, of which there may be one.
     fn only_one<'n>(
         &mut self,
         node: &'n Node,
@@ -98,27 +100,26 @@ impl<'a> Builder<'a> {
         what: &str,
         plural: &str,
         help: &str,
-    ) -> Option<Option<(&'n Node, &'n Node)>> {
+    ) -> Option<(&'n Node, &'n Node)> {
         let found = |(k, _): &&(Node, Node)| keys.iter().any(|known| known.name == k.key_text());
         let mut entries = node.entries().unwrap_or_default().iter().filter(found);
-        let (first, second) = (entries.next(), entries.next());
-        if let (Some((first, _)), Some((second, _))) = (first, second) {
+        let (first, value) = entries.next()?;
+        if let Some((second, _)) = entries.next() {
             let message = format!("{what} has two {plural}, `{}` and `{}`", first.key_text(), second.key_text());
             self.mistakes.push(Diagnostic::new(second.span, message).related(first.span, "the first").help(help));
-            return None;
         }
-        Some(first.map(|(k, v)| (k, v)))
+        Some((first, value))
     }
 
     fn inputs(&mut self, key: &Node, value: &Node, stage: usize) -> Option<Vec<Input>> {
         let mut inputs = Some(Vec::new());
         for (node, name) in texts_of(value) {
-            let input = match (self.stages.get(name), self.sources.get(name)) {
-                (Some(&(at, _)), _) => {
+            let input = match (self.sources.get(name), self.stages.get(name)) {
+                (Some(&(at, _)), _) => Some(Input::Source(at)),
+                (None, Some(&(at, _))) => {
                     self.edges.push((at, stage, node.span));
                     Some(Input::Stage(at))
                 }
-                (None, Some(&(at, _))) => Some(Input::Source(at)),
                 (None, None) => {
                     let known = self.sources.keys().chain(self.stages.keys()).copied();
                     let help = suggestion(name, known, "declare it under `sources` or `stages`");
@@ -220,7 +221,7 @@ impl<'a> Builder<'a> {
             (Verb::Once, _) => "`assign` needs rows: write `map: INPUT`",
             _ => "`assign` adds columns to each row: write `map: INPUT`, or use `python`",
         };
-        self.mistake(action.span, format!("{what} is {}, which cannot `{}`", verb_of(verb), action.key_text()), help);
+        self.mistake(action.span, format!("{what} is {}, which takes no `{}`", verb_of(verb), action.key_text()), help);
         false
     }
 
@@ -315,7 +316,7 @@ impl<'a> Builder<'a> {
         };
         let uses = stage.get("use").map(names_of).unwrap_or_default();
         if let Some(node) = stage.get("call").filter(|_| !help.is_empty()) {
-            self.mistake(node.span, format!("{what} is {}, which cannot `call: {name}`", verb_of(verb)), help);
+            self.mistake(node.span, format!("{what} is {}, which takes no `call: {name}`", verb_of(verb)), help);
         } else if let Some(node) = stage.get("use").filter(|_| call == Call::Value && uses.len() > 1) {
             self.mistake(node.span, "`call: value` takes one column", "name one in `use`, or take `call: kwargs`");
         }
@@ -372,15 +373,23 @@ impl<'a> Builder<'a> {
         for element in elements {
             match element.scalar()?.value {
                 Value::Int(code @ 0..=255) => codes.push(code as i32),
-                _ => self.mistake(
+                Value::Int(_) => self.mistake(
                     element.span,
                     "an exit code is a number from 0 to 255",
                     "list the codes that mean success",
                 ),
+                _ => return None,
             }
         }
         Some(codes)
     }
+}
+
+/// Whether a key that the language does not have was meant to be one of `keys`: that is told already.
+pub(super) fn misspelt(node: &Node, shape: &'static Shape, keys: &[Key]) -> bool {
+    let unknown =
+        node.entries().unwrap_or_default().iter().map(|(k, _)| k.key_text()).filter(|k| shape.key(k).is_none());
+    unknown.filter_map(|k| meant_key(shape, k)).any(|meant| keys.iter().any(|k| k.name == meant))
 }
 
 /// The columns that all inputs' rows have together, where the file says them.
@@ -411,7 +420,7 @@ fn verb_name(verb: Option<&str>) -> &'static str {
         Some("flat_map") => "a flat_map",
         Some("filter") => "a filter",
         Some(_) => "a reduce",
-        None => "run once",
+        None => "a stage that runs once",
     }
 }
 
@@ -421,6 +430,6 @@ fn verb_of(verb: &Verb) -> &'static str {
         Verb::FlatMap => "a flat_map",
         Verb::Filter => "a filter",
         Verb::Reduce { .. } => "a reduce",
-        Verb::Once => "run once",
+        Verb::Once => "a stage that runs once",
     }
 }
