@@ -247,6 +247,11 @@ pub fn runs(flow: &Flow) -> Result<Vec<RunRecord>, EngineError> {
         if record.state == RunState::Running && !lives {
             record.state = RunState::Interrupted;
             record.reason = Some("it was killed".to_string());
+            for (_, counts) in &mut record.stages {
+                let known = counts.done + counts.failed + counts.blocked + counts.possible;
+                counts.due = counts.total.saturating_sub(known);
+                counts.running = 0;
+            }
         }
     }
     Ok(records)
