@@ -1,14 +1,15 @@
 //! From due items to a task: renders what differs from item to item, and evaluates expressions.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::stage::Pending;
-use crate::data::{Failure, FailureKind, Table, TableBuilder, Value};
+use crate::data::{Failure, FailureKind, Table, Value};
 use crate::executor::{CommandItem, Outcomes, TaskInput};
 use crate::plan::{PlannedStage, Run};
 use crate::spec::model::{Call, CommandAction, CommandLine, Verb};
-use crate::spec::template::{Expression, RenderError, Scope, Template, TemplateTree};
+use crate::spec::template::{Expression, RenderError, Rows, Scope, Template, TemplateTree};
 
 /// The rows of a reduce's group, by its number.
 pub type RowsOf = Arc<dyn Fn(u64) -> Box<dyn Iterator<Item = Table> + Send> + Send + Sync>;
@@ -72,7 +73,7 @@ impl Preparer {
                     ready.push(i as u32);
                     rendered.push(value);
                 }
-                Err(problem) => failed.push((i as u32, Failure::new(FailureKind::Exception, problem.to_string()))),
+                Err(problem) => failed.push((i as u32, exception(&problem))),
             }
         }
         (ready, rendered, failed)
@@ -166,45 +167,65 @@ impl Preparer {
     /// Evaluates the expressions of an `assign` or `where` stage.
     pub fn evaluate(&self, pending: &Pending) -> Outcomes {
         let started = std::time::Instant::now();
-        let (done, rendered, failed) = match &self.stage.run {
-            Run::Assign(columns) => self.render_each(pending, |scope| assign(columns, scope)),
-            Run::Where(condition) => {
-                self.render_each(pending, |scope| Ok(vec![(String::new(), condition.eval(scope)?)]))
-            }
-            Run::Python { .. } | Run::Command { .. } => (Vec::new(), Vec::new(), Vec::new()),
+        let mut outcomes = match &self.stage.run {
+            Run::Assign(columns) => self.assign(pending, columns),
+            Run::Where(condition) => self.filter(pending, condition),
+            Run::Python { .. } | Run::Command { .. } => unreachable!("run by an executor"),
         };
         let micros = (started.elapsed().as_micros() / pending.len().max(1) as u128) as u32;
-        let keep = matches!(self.stage.run, Run::Where(_));
-        let (counts, added) = if keep {
-            let counts = rendered.iter().map(|row| u32::from(is_true(&row[0].1))).collect();
-            (Some(counts), Table::empty(0))
-        } else {
-            let mut builder = TableBuilder::default();
-            rendered.iter().for_each(|row| builder.push_row(row.iter().map(|(n, v)| (n.as_str(), v))));
-            (None, builder.finish())
+        outcomes.micros = vec![micros; pending.len()];
+        outcomes
+    }
+
+    /// What is the same for all rows of a stage of expressions.
+    fn common_scope(&self) -> Scope<'_> {
+        Scope { params: &self.params, env: Some(&self.env), run: Some((&self.run.0, &self.run.1)), ..Scope::default() }
+    }
+
+    fn assign(&self, pending: &Pending, columns: &[(String, Expression)]) -> Outcomes {
+        let rows = Rows {
+            table: &pending.batch.table,
+            key: &|at| pending.batch.items.key(at),
+            index: &|at| pending.indices[at],
         };
-        Outcomes { micros: vec![micros; done.len() + failed.len()], done, counts, added, failed }
+        let mut failures: BTreeMap<u32, Failure> = BTreeMap::new();
+        let mut evaluated = Vec::with_capacity(columns.len());
+        for (_, expression) in columns {
+            let (column, failed) = expression.eval_table(&rows, &self.common_scope());
+            evaluated.push(column);
+            for (at, problem) in failed {
+                failures.entry(at as u32).or_insert_with(|| exception(&problem));
+            }
+        }
+        let names = columns.iter().map(|(name, _)| Arc::from(name.as_str())).collect();
+        let all = Table::new(names, evaluated, pending.len());
+        let done: Vec<u32> = (0..pending.len() as u32).filter(|at| !failures.contains_key(at)).collect();
+        let added = all.take(&done);
+        Outcomes { done, counts: None, added, failed: failures.into_iter().collect(), micros: Vec::new() }
+    }
+
+    fn filter(&self, pending: &Pending, condition: &Expression) -> Outcomes {
+        let rows = Rows {
+            table: &pending.batch.table,
+            key: &|at| pending.batch.items.key(at),
+            index: &|at| pending.indices[at],
+        };
+        let (mut done, mut counts, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, kept) in (0..).zip(condition.test_table(&rows, &self.common_scope())) {
+            match kept {
+                Ok(kept) => {
+                    done.push(at);
+                    counts.push(u32::from(kept));
+                }
+                Err(problem) => failed.push((at, exception(&problem))),
+            }
+        }
+        Outcomes { done, counts: Some(counts), added: Table::empty(0), failed, micros: Vec::new() }
     }
 }
 
-fn assign(columns: &[(String, Expression)], scope: &Scope<'_>) -> Result<Vec<(String, Value)>, RenderError> {
-    columns.iter().map(|(name, expression)| Ok((name.clone(), expression.eval(scope)?))).collect()
-}
-
-/// As Python sees it.
-fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Absent | Value::Null => false,
-        Value::Bool(v) => *v,
-        Value::Int(v) => *v != 0,
-        Value::Float(v) => *v != 0.0,
-        Value::Text(v) => !v.is_empty(),
-        Value::Bytes(v) => !v.is_empty(),
-        Value::List(v) => !v.is_empty(),
-        Value::Map(v) => !v.is_empty(),
-        Value::BigInt(_) | Value::Time(..) | Value::File { .. } => true,
-        Value::Aside(v) => is_true(v),
-    }
+fn exception(problem: &RenderError) -> Failure {
+    Failure::new(FailureKind::Exception, problem.to_string())
 }
 
 fn render_line(line: &CommandLine, scope: &Scope<'_>) -> Result<Vec<String>, RenderError> {
