@@ -114,10 +114,7 @@ impl Preparer {
 
     fn python_input(&self, pending: &Pending, work: &crate::executor::Work, args: Table, env: Table) -> TaskInput {
         if let (Verb::Reduce { .. }, Some(rows)) = (&self.stage.verb, &self.rows) {
-            let uses = self.stage.uses.clone();
-            let rows = rows(pending.batch.items.rows[0]);
-            let rows = Box::new(rows.map(move |table| table.select(|name| uses.contains(name))));
-            return TaskInput::Group { rows, args, command: None };
+            return TaskInput::Group { rows: self.group_rows(rows, pending, 0), args, command: None };
         }
         let value_only = matches!(work, crate::executor::Work::Python { call: Call::Value, .. });
         let table = if value_only {
@@ -134,6 +131,13 @@ impl Preparer {
         TaskInput::Rows { table, args, env }
     }
 
+    /// The rows of the group at `at`, as the action sees them.
+    fn group_rows(&self, rows: &RowsOf, pending: &Pending, at: u32) -> Box<dyn Iterator<Item = Table> + Send> {
+        let uses = self.stage.uses.clone();
+        let rows = rows(pending.batch.items.rows[at as usize]);
+        Box::new(rows.map(move |table| table.select(|name| uses.contains(name))))
+    }
+
     fn prepare_commands(&self, pending: &Pending, action: &CommandAction) -> Prepared {
         let env = self.item_env();
         let (ready, mut items, failed) = self.render_each(pending, |scope| {
@@ -147,9 +151,7 @@ impl Preparer {
         let input = match (&self.rows, items.len()) {
             (_, 0) => None,
             (Some(rows), _) => {
-                let uses = self.stage.uses.clone();
-                let rows = rows(pending.batch.items.rows[ready[0] as usize]);
-                let rows = Box::new(rows.map(move |table| table.select(|name| uses.contains(name))));
+                let rows = self.group_rows(rows, pending, ready[0]);
                 Some(TaskInput::Group { rows, args: Table::empty(1), command: items.pop() })
             }
             (None, _) => Some(TaskInput::Commands(items)),

@@ -18,7 +18,7 @@ use crate::store::model::RosterBatch;
 pub enum Sources {
     /// The store's rosters.
     Rosters,
-    /// These, by source: what `--limit`, `--item` or `--row` selected.
+    /// These, by source: what `--limit` leaves of them.
     Chosen(Arc<Vec<Vec<Arc<RosterBatch>>>>),
 }
 

@@ -23,7 +23,7 @@ use super::writer::{self, Entry};
 use crate::data::{Batch, Value};
 use crate::executor::Executor;
 use crate::executor::LocalExecutor;
-use crate::plan::{Plan, Run, Surroundings};
+use crate::plan::{Plan, Surroundings};
 use crate::spec::model::{Backend, Verb};
 use crate::store::{OpenOptions, Store};
 
@@ -161,7 +161,7 @@ fn dispatch(
 /// The most items at once outside bpp-flow: the largest `workers` of the stages that run there.
 fn capacity(replay: &Replay, selected: &[bool], options: &RunOptions) -> usize {
     let outside = replay.plan.stages.iter().filter(|s| selected[s.index]);
-    let outside = outside.filter(|s| matches!(s.run, Run::Python { .. } | Run::Command { .. }));
+    let outside = outside.filter(|s| !s.runs_inside());
     let most = outside.map(|s| s.workers).max().unwrap_or(1);
     options.workers.map_or(most, |cap| most.min(cap)).max(1)
 }

@@ -93,6 +93,11 @@ impl PlannedStage {
             || (self.sees_index && !in_order)
     }
 
+    /// Whether bpp-flow itself evaluates it, without a worker.
+    pub fn runs_inside(&self) -> bool {
+        matches!(self.run, Run::Assign(_) | Run::Where(_))
+    }
+
     /// Whether its number of rows is not that of its items.
     pub fn changes_count(&self) -> bool {
         !matches!(self.verb, Verb::Map)

@@ -56,7 +56,7 @@ impl Dispatcher<'_> {
 
     pub(super) fn has_room(&self, stage: usize) -> bool {
         let run = &self.stages[stage];
-        let inside = matches!(run.planned.run, Run::Assign(_) | Run::Where(_));
+        let inside = run.planned.runs_inside();
         let (tasks, capacity) = match inside {
             true => (self.inside_tasks, rayon::current_num_threads()),
             false => (self.outside_tasks, self.orders.capacity),
@@ -70,7 +70,7 @@ impl Dispatcher<'_> {
         let run = &mut self.stages[stage];
         run.tasks += 1;
         let pending = Arc::new(pending);
-        let inside = matches!(run.planned.run, Run::Assign(_) | Run::Where(_));
+        let inside = run.planned.runs_inside();
         let ready = if inside { (0..pending.len() as u32).collect() } else { Vec::new() };
         self.tasks.insert(task, InFlight { stage, pending: pending.clone(), ready, started: false });
         *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) += 1;
@@ -96,10 +96,8 @@ impl Dispatcher<'_> {
         if !prepared.failed.is_empty() {
             inflight.ready = (0..inflight.pending.len() as u32).collect();
             self.started(task);
-            let (positions, failures): (Vec<u32>, Vec<Failure>) = prepared.failed.into_iter().unzip();
-            let failed: Vec<_> = positions.into_iter().zip(failures).collect();
-            let micros = vec![0; failed.len()];
-            let none = Table::empty(0);
+            let micros = vec![0; prepared.failed.len()];
+            let (none, failed) = (Table::empty(0), prepared.failed);
             self.part(task, Outcomes { done: Vec::new(), counts: None, added: none, failed, micros });
         }
         let Some(inflight) = self.tasks.get_mut(&task) else { return };
@@ -192,7 +190,7 @@ impl Dispatcher<'_> {
     pub(super) fn task_end(&mut self, task: TaskId, unfinished: &[u32]) {
         let Some(inflight) = self.tasks.remove(&task) else { return };
         let run = &mut self.stages[inflight.stage];
-        let inside = matches!(run.planned.run, Run::Assign(_) | Run::Where(_));
+        let inside = run.planned.runs_inside();
         *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) -= 1;
         run.tasks -= 1;
         if !unfinished.is_empty() {
