@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::Float64Array;
-use bpp_flow::data::{Column, Hash, Items, Table};
+use bpp_flow::data::{Column, Hash, Items, Table, Usage};
 use bpp_flow::store::{EncodedSegment, OpenOptions, Segment, Store, View, Write};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
@@ -29,7 +29,7 @@ fn segment(rows: std::ops::Range<u64>) -> Segment {
         rows: rows.clone().collect(),
         origins: inputs.iter().map(|hash| hash.short()).collect(),
         inputs,
-        micros: vec![3; n],
+        usage: vec![Usage::of_micros(3); n],
         attempts: vec![1; n],
         done: n,
         counts: None,

@@ -1,7 +1,6 @@
 //! The frame codec: rows to a Python worker's frame, a worker's frame to columns. Times are per thousand rows.
 
 use std::hint::black_box;
-use std::path::PathBuf;
 
 use bpp_flow::data::{Table, Value};
 use bpp_flow::executor::marshal::Writer;
@@ -23,7 +22,7 @@ fn job() -> Job {
             args: Vec::new(),
         },
         shape: Shape::One,
-        pool: PoolKey { threads: false, python: None, env: Vec::new(), cwd: PathBuf::new() },
+        pool: PoolKey::default(),
         workers: 1,
         timeout: None,
     }

@@ -10,6 +10,7 @@ import gc
 import marshal
 import mmap
 import os
+import signal
 import struct
 import sys
 import threading
@@ -19,6 +20,7 @@ from marshal import dumps
 from . import capture as capturing
 from .calls import BrokenJob, Job, Pool
 from .failures import clean, message, story, users
+from .memory import Memory
 from .results import spread
 from .values import SCALARS, Unkept, Unreadable, revive
 
@@ -27,6 +29,7 @@ PHASE = 0xFFFFFFFF
 SEVERAL = 0xFFFFFFFE
 WORDS = 16  # 32-bit words of a lane's slot
 STOP = 2  # the word of the stop flag
+BEGUN = 8  # the words of the number of items begun, and of the task whose they are
 
 FLUSH = 0.005  # seconds until results are sent
 SLOW = 0.001  # seconds from which an item is timed, and its result sent, alone
@@ -35,7 +38,7 @@ MAX_FRAME = 1 << 30
 
 HEAD = struct.Struct("<IB")
 TASK = struct.Struct("<QII")
-PART = struct.Struct("<QIII")
+PART = struct.Struct("<QIIII")
 DONE = struct.Struct("<QI")
 SEQ = struct.Struct("<Q")
 clock = time.perf_counter
@@ -77,10 +80,11 @@ class Link:
 class Part:
     """Results that have not been sent yet."""
 
-    def __init__(self, link, seq):
+    def __init__(self, link, seq, memory):
         self.link = link
         self.seq = seq
-        self.first = 0
+        self.memory = memory
+        self.lock = threading.Lock()
         self.clear(0)
 
     def clear(self, first):
@@ -92,39 +96,67 @@ class Part:
 
     def send(self, end):
         """Sends what became of the items before `end`."""
-        items = end - self.first
-        if not items:
-            return
-        rest = clock() - self.flushed - sum(micros for _, micros in self.slow) / 1e6
-        mean = max(0, int(rest * 1e6 / max(1, items - len(self.slow))))
-        if sum(map(len, self.blobs)) > MAX_FRAME - (1 << 20):
-            self.split(mean)
-        else:
-            self.put(self.first, items, mean, self.slow, self.failed, self.blobs)
-        self.clear(end)
+        with self.lock:
+            items = end - self.first
+            if not items:
+                return
+            rest = clock() - self.flushed - sum(micros for _, micros in self.slow) / 1e6
+            mean = max(0, int(rest * 1e6 / max(1, items - len(self.slow))))
+            peak = self.memory.peak()
+            if self.is_large():
+                self.split(mean, peak)
+            else:
+                self.put(self.first, items, mean, peak, self.slow, self.failed, self.blobs)
+            self.clear(end)
 
-    def put(self, first, items, mean, slow, failed, blobs):
-        head = PART.pack(self.seq, first, items, min(mean, 0xFFFFFFFF))
+    def send_ahead(self):
+        """Sends what there is while an item runs, perhaps in this very thread."""
+        if not self.lock.acquire(False):
+            return
+        try:
+            count = len(self.blobs)
+            failed = list(self.failed)
+            items = count + len(failed)
+            # Another thread may be adding results.
+            if len(self.blobs) != count or not items or self.is_large():
+                return
+            # They came quickly after each other, or they would have been sent by themselves.
+            mean = int(FLUSH * 1e6 / items)
+            self.put(self.first, items, mean, self.memory.peak(), [], failed, self.blobs[:count])
+            del self.blobs[:count]
+            del self.failed[:len(failed)]
+            self.first += items
+        finally:
+            self.lock.release()
+
+    def is_large(self):
+        return sum(map(len, self.blobs)) > MAX_FRAME - (1 << 20)
+
+    def put(self, first, items, mean, peak, slow, failed, blobs):
+        head = PART.pack(self.seq, first, items, min(mean, 0xFFFFFFFF), peak)
         self.link.write(b"P", head, dumps((slow, failed), 2), *blobs)
 
-    def split(self, mean):
+    def split(self, mean, peak):
         """Large results, each in a frame of its own."""
         failed = {failure[0]: failure for failure in self.failed}
         blobs = iter(self.blobs)
         for item in range(self.first, self.first + len(self.blobs) + len(failed)):
             slow = [entry for entry in self.slow if entry[0] == item]
             if item in failed:
-                self.put(item, 1, mean, slow, [failed[item]], [])
+                self.put(item, 1, mean, peak, slow, [failed[item]], [])
             else:
-                self.put(item, 1, mean, slow, [], [next(blobs)])
+                self.put(item, 1, mean, peak, slow, [], [next(blobs)])
 
 
 class Lane:
     """Runs one task after the other."""
 
-    def __init__(self, number, link, slots, pool, capture, frames):
+    def __init__(self, number, link, slots, pool, memory, capture, frames):
         self.link = link
         self.slots = slots
+        self.memory = memory
+        # The results of the task in hand.
+        self.part = None
         self.base = number * WORDS
         self.pool = pool
         self.capture = capture
@@ -134,8 +166,16 @@ class Lane:
     def stopped(self):
         return self.slots[STOP] or self.slots[self.base + STOP]
 
-    def phase(self):
+    def phase(self, begun):
+        """No item is in hand; so many were begun."""
+        self.slots[self.base + BEGUN] = begun
         self.slots[self.base] = PHASE
+
+    def flush(self):
+        """Sends results that wait behind a slow item."""
+        part, item = self.part, self.slots[self.base]
+        if part is not None and 0 < item < SEVERAL:
+            part.send_ahead()
 
     def idle(self):
         self.slots[self.base] = 0
@@ -144,7 +184,8 @@ class Lane:
     def take(self, kind, payload):
         """Runs a task or a group to its end."""
         seq, job_id, _lane = TASK.unpack_from(payload)
-        self.phase()
+        self.slots[self.base + BEGUN + 1] = seq & 0xFFFFFFFF
+        self.phase(0)
         self.slots[self.base + 1] = seq & 0xFFFFFFFF
         body = memoryview(payload)[TASK.size:]
         try:
@@ -162,14 +203,15 @@ class Lane:
 
     def task(self, seq, job, body):
         data = load(body)
-        part = Part(self.link, seq)
+        self.part = part = Part(self.link, seq, self.memory)
         if job.chunk_format:
             begun = self.chunk(part, job, body, data)
         else:
             rows, call = items(job, data)
             begun = self.rows(part, job, rows, call)
-        self.phase()
+        self.phase(begun)
         part.send(begun)
+        self.part = None
         return begun
 
     def rows(self, part, job, rows, call):
@@ -213,7 +255,7 @@ class Lane:
             if took >= SLOW:
                 part.slow.append((number - 1, int(took * 1e6)))
             if took >= SLOW or now - part.flushed >= FLUSH:
-                self.phase()
+                self.phase(number)
                 out = row = value = None
                 part.send(number)
                 append = part.blobs.append
@@ -237,7 +279,7 @@ class Lane:
                 os._exit(0)
             if again:
                 # The function may have changed its rows.
-                self.phase()
+                self.phase(high)
                 data = load(body)
                 middle = (low + high) // 2
                 ranges += [(middle, high), (low, middle)]
@@ -250,7 +292,7 @@ class Lane:
                     part.failed.append(failure)
                 if micros >= 1000:
                     part.slow.append((item, micros))
-            self.phase()
+            self.phase(high)
             if clock() - part.flushed >= FLUSH:
                 part.send(high)
         return len(data[0])
@@ -284,7 +326,7 @@ class Lane:
         if self.stopped():
             stream.drain()
             return 0
-        part = Part(self.link, seq)
+        part = Part(self.link, seq, self.memory)
         begun = clock()
         self.slots[self.base] = 1
         try:
@@ -299,7 +341,7 @@ class Lane:
             os._exit(0)
         self.capture.end_item()
         part.slow.append((0, int((clock() - begun) * 1e6)))
-        self.phase()
+        self.phase(1)
         stream.drain()
         part.send(1)
         return 1
@@ -424,12 +466,13 @@ def main(reader):
     capture = capturing.install(terminal)
     os.register_at_fork(after_in_child=lambda: leave_alone(link, capture))
     pool = Pool()
+    memory = Memory(slots)
     hello = {"pid": os.getpid(), "version": sys.version.split()[0], "executable": sys.executable, "protocol": PROTOCOL}
     link.write(b"H", dumps(hello, 2))
     if lanes > 1:
-        serve_threads(link, slots, pool, capture, lanes)
+        serve_threads(link, slots, pool, memory, capture, lanes)
     else:
-        serve(link, slots, pool, capture)
+        serve(link, slots, pool, memory, capture)
 
 
 def open_slots(fd, lanes):
@@ -450,9 +493,22 @@ def leave_alone(link, capture):
     capture.used = True
 
 
-def serve(link, slots, pool, capture):
+def flush_when_asked(link, lanes):
+    """bpp-flow asks where finished items wait behind a slow one. By default the signal is ignored."""
+
+    def flush(_number, _frame):
+        if not link.forked:
+            for lane in lanes:
+                lane.flush()
+
+    signal.signal(signal.SIGURG, flush)
+    signal.siginterrupt(signal.SIGURG, False)
+
+
+def serve(link, slots, pool, memory, capture):
     """Runs tasks in the main thread, as signal handlers and asyncio expect."""
-    lane = Lane(0, link, slots, pool, capture, link.read)
+    lane = Lane(0, link, slots, pool, memory, capture, link.read)
+    flush_when_asked(link, [lane])
     while True:
         kind, payload = link.read()
         if kind == b"J":
@@ -463,17 +519,20 @@ def serve(link, slots, pool, capture):
             return
 
 
-def serve_threads(link, slots, pool, capture, lanes):
+def serve_threads(link, slots, pool, memory, capture, lanes):
     """Runs the tasks of each lane in a thread of its own."""
     import queue
 
     # Bounded, so that a slow function does not gather its group's rows in memory.
     queues = [queue.Queue(64) for _ in range(lanes)]
-    threads = []
-    for number in range(lanes):
-        lane = Lane(number, link, slots, pool, capturing.LaneCapture(capture), queues[number].get)
-        threads.append(threading.Thread(target=run_lane, args=(lane,), name="lane-%d" % number, daemon=True))
-        threads[-1].start()
+    own = [
+        Lane(number, link, slots, pool, memory, capturing.LaneCapture(capture), queues[number].get)
+        for number in range(lanes)
+    ]
+    flush_when_asked(link, own)
+    threads = [threading.Thread(target=run_lane, args=(lane,), daemon=True) for lane in own]
+    for thread in threads:
+        thread.start()
     lane = 0
     while True:
         kind, payload = link.read()

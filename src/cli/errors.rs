@@ -67,7 +67,7 @@ fn all(loaded: &Loaded, args: &Args, globals: &Globals, terminal: &Terminal) -> 
 
 fn one(loaded: &Loaded, key: &str, args: &Args, terminal: &Terminal) -> Result<Exit, CliError> {
     let found = api::failure_of(&loaded.flow, args.stage.as_deref(), key)?;
-    let item = |(stage, key, failure, attempts, micros)| FailedItem { stage, key, failure, attempts, micros };
+    let item = |(stage, key, failure, attempts, usage)| FailedItem { stage, key, failure, attempts, usage };
     let items: Vec<FailedItem> = found.into_iter().map(item).collect();
     if items.is_empty() {
         let all = loaded.invocation.command(&["errors"], &[]);

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::data::Table;
 use crate::data::export::{ExportFormat, Schema, Writer};
-use crate::engine::api::{self, SinkError};
+use crate::engine::api::{self, SinkError, USAGE_COLUMNS};
 use crate::report::rows::{JsonRows, RowTable};
 use crate::report::{Style, tell};
 
@@ -27,6 +27,7 @@ Examples:
   bpp-flow results summary                         a table on the terminal, CSV in a pipe
   bpp-flow results measure flow.yaml -o rows.parquet
   bpp-flow results measure --columns cell,area --limit 20
+  bpp-flow results measure --columns cell,seconds,peak_memory
   bpp-flow results measure --failed                the failed items, and why
   bpp-flow results measure --format jsonl | jq .area";
 
@@ -49,7 +50,7 @@ pub(super) struct Args {
     /// Writes to this file, whole or not at all
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only these columns, in this order
+    /// Only these columns, in this order; also attempts, seconds, peak_memory (bytes) of the items
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     columns: Option<Vec<String>>,
     /// Only the first N rows
@@ -138,12 +139,18 @@ struct Rows<'a> {
 impl Rows<'_> {
     /// Hands on each batch, with the columns asked for.
     fn each(&self, sink: &mut dyn FnMut(&Table) -> Result<(), SinkError>) -> Result<(), CliError> {
-        let Args { stage, failed, columns, .. } = self.args;
+        let Args { stage, columns, .. } = self.args;
         let mut pass = |table: Table| match columns {
             Some(columns) => sink(&table.project(columns)),
             None => sink(&table),
         };
-        Ok(api::results(&self.loaded.flow, stage, *failed, self.limit, &mut pass)?)
+        Ok(api::results(&self.loaded.flow, stage, self.asked(), &mut pass)?)
+    }
+
+    fn asked(&self) -> api::Rows {
+        let about_items = |column: &String| USAGE_COLUMNS.contains(&column.as_str());
+        let usage = self.args.columns.iter().flatten().any(about_items);
+        api::Rows { failed: self.args.failed, usage, limit: self.limit }
     }
 
     fn output(&self) -> Result<Output, CliError> {
@@ -159,7 +166,7 @@ impl Rows<'_> {
             known.extend(new);
             Ok(())
         };
-        api::results(&self.loaded.flow, &self.args.stage, self.args.failed, self.limit, &mut learn)?;
+        api::results(&self.loaded.flow, &self.args.stage, self.asked(), &mut learn)?;
         let known: Vec<&str> = known.iter().map(|n| &**n).collect();
         match columns.iter().find(|c| !known.contains(&c.as_str())) {
             Some(wrong) if !known.is_empty() => Err(no_column(wrong, &known)),

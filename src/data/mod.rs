@@ -9,9 +9,11 @@ pub mod json;
 pub mod source;
 pub mod table;
 mod time;
+mod usage;
 pub mod value;
 
 pub use failure::{Failure, FailureKind};
 pub use item::{Batch, Hash, Items, Origin, Uses, mix, row_hashes};
 pub use table::{Column, ColumnBuilder, Table, TableBuilder};
+pub use usage::{Usage, bytes_in_words};
 pub use value::{DamagedCell, TimeKind, Value};

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::data::Failure;
+use crate::data::{Failure, Usage};
 use crate::spec::model::{Backend, Workflow};
 
 pub use super::EngineError;
 pub use super::explain::plan;
-pub use super::look::{errors, failure_of, inspect, remove_run, results, runs, status};
-pub use super::resolve::Retry;
+pub use super::look::{Rows, errors, failure_of, inspect, remove_run, results, runs, status};
+pub use super::resolve::{Retry, USAGE_COLUMNS};
 pub use super::run::run;
 
 /// A loaded workflow.
@@ -75,8 +75,8 @@ pub enum Signal {
     Hangup,
 }
 
-/// A failed item: stage, key, story, attempts, microseconds.
-pub type FailedItem = (String, String, Failure, u16, u32);
+/// A failed item: stage, key, story, attempts, what the last one used.
+pub type FailedItem = (String, String, Failure, u16, Usage);
 
 /// What a sink of rows may answer.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;

@@ -11,8 +11,10 @@ use super::api::{Flow, RunOptions};
 use super::dispatcher::End;
 use super::events::{Counts, Event, FailureGroup, RunRecord, RunState, RunSummary, StageSummary};
 use super::replay::Replay;
+use super::resolve::limit_of;
 use super::stage::StageRun;
-use crate::data::{Hash, source};
+use crate::data::{FailureKind, Hash, source};
+use crate::plan::PlannedStage;
 use crate::store::Write;
 
 /// How often a run's record is brought up to date.
@@ -23,8 +25,9 @@ const RECORD_EVERY: Duration = Duration::from_millis(250);
 pub struct Settled {
     /// See [`Replay::states`].
     pub state: String,
-    /// The limit its timeouts failed at, in milliseconds.
-    pub limit: Option<u64>,
+    /// The limits at which items failed: milliseconds, bytes.
+    #[serde(default)]
+    pub limits: [Option<u64>; 2],
     pub counts: Counts,
     pub missing: u64,
     pub failures: Vec<FailureGroup>,
@@ -44,13 +47,13 @@ impl Settled {
         let planned = &replay.plan.stages[stage];
         let note = replay.store.note(&Settled::key(&planned.name))?;
         let settled: Option<Settled> = note.and_then(|json| serde_json::from_str(&json).ok());
-        let limit = limit_of(planned);
-        Ok(settled.filter(|s| s.state == state.to_string() && s.limit == limit))
+        let limits = limits_of(planned);
+        Ok(settled.filter(|s| s.state == state.to_string() && s.limits == limits))
     }
 }
 
-fn limit_of(stage: &crate::plan::PlannedStage) -> Option<u64> {
-    stage.settings.timeout.map(|t| t.as_millis() as u64)
+fn limits_of(stage: &PlannedStage) -> [Option<u64>; 2] {
+    [FailureKind::Timeout, FailureKind::Memory].map(|kind| limit_of(stage, kind))
 }
 
 /// Whether the sources that stages read are, byte for byte, what the last complete reading saw.
@@ -289,7 +292,7 @@ impl Books {
         let settled = stages.iter().filter(|s| complete[s.planned.index]).map(|stage| {
             let known = Settled {
                 state: states[stage.planned.index].to_string(),
-                limit: limit_of(&stage.planned),
+                limits: limits_of(&stage.planned),
                 counts: stage.counts,
                 missing: stage.missing,
                 failures: stage.failures.groups(&stage.planned.name),

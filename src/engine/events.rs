@@ -17,7 +17,16 @@ pub enum Event {
     /// A stage's counts changed (sent after each commit; not for every item).
     Progress { stage: String, counts: Counts },
     /// An item ended; sent after its outcome is committed, and only if somebody asked for items.
-    Item { stage: String, key: String, status: ItemStatus, attempt: u32, seconds: f64, kind: Option<String> },
+    Item {
+        stage: String,
+        key: String,
+        status: ItemStatus,
+        attempt: u32,
+        seconds: f64,
+        /// In bytes, where it is known.
+        peak_memory: Option<u64>,
+        kind: Option<String>,
+    },
     /// An item failed for good (after its retries).
     ItemFailed { stage: String, key: String, failure: Failure },
     /// A stage has no more to do.

@@ -91,6 +91,7 @@ impl Survey {
                     dir: plan.workflow.dir.clone(),
                     policy: policy.clone(),
                     params: params.clone(),
+                    with_usage: false,
                 },
                 report: blank(&plan, planned),
                 planned: planned.clone(),

@@ -7,9 +7,10 @@ use super::EngineError;
 use super::api::{FailedItem, Flow, RunOptions, SinkError};
 use super::events::{FailureGroup, RunRecord, RunState};
 use super::replay::{Replay, Sources, StageFlow};
+use super::resolve::{Policy, Resolver, usage_of};
 use super::run::{compile, stage_named};
 use super::stage::Failures;
-use crate::data::{Column, Hash, Table, Value};
+use crate::data::{Column, Hash, Table, Usage, Value};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
 use crate::store::{Inspection, Store, Write};
@@ -40,23 +41,38 @@ fn last_version_run(store: &Store, stage: &str) -> Result<Option<Hash>, EngineEr
     Ok(latest.map(|v| v.version))
 }
 
+/// Which rows of a stage are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rows {
+    /// The failed items instead of the rows.
+    pub failed: bool,
+    /// With what their items used.
+    pub usage: bool,
+    pub limit: Option<u64>,
+}
+
 /// Streams the rows of a stage in item order; of its failed items (`failed`) their input columns, `status`, `error`
-/// and `traceback`.
+/// and `traceback`. With `usage`, [`USAGE_COLUMNS`] stand first, but for those whose names the rows have themselves.
 ///
 /// # Errors
 /// When there is no such stage, nothing was run yet, or the sink fails.
 pub fn results(
     flow: &Flow,
     stage: &str,
-    failed: bool,
-    limit: Option<u64>,
+    Rows { failed, usage, limit }: Rows,
     sink: &mut dyn FnMut(Table) -> Result<(), SinkError>,
 ) -> Result<(), EngineError> {
     let replay = open(flow)?;
     let index = stage_named(&replay.plan, stage)?;
     let mut left = limit.unwrap_or(u64::MAX);
-    let _ = replay.resolved(index, &mut |flow| {
-        let table = if failed { failed_rows(&flow, true) } else { flow.resolved.out.table };
+    let resolver = Resolver { with_usage: usage, ..replay.resolver(index, Policy::default())? };
+    let _ = replay.resolved_by(&resolver, &mut |flow| {
+        let table = match (failed, flow.resolved.usage.as_ref()) {
+            (true, None) => failed_rows(&flow, true),
+            (true, Some(_)) => usage_of(&flow.resolved.failed).join(&failed_rows(&flow, true)),
+            (false, None) => flow.resolved.out.table,
+            (false, Some(usage)) => usage.join(&flow.resolved.out.table),
+        };
         let rows = (table.rows() as u64).min(left);
         left -= rows;
         if rows > 0 {
@@ -207,7 +223,7 @@ pub fn failure_of(flow: &Flow, stage: Option<&str>, key: &str) -> Result<Vec<Fai
         let planned = replay.plan.stages[index].clone();
         each_bad_row(&replay, &planned, &mut |bad, failure| {
             if bad == key {
-                found.push((planned.name.clone(), key.to_string(), failure.clone(), 1, 0));
+                found.push((planned.name.clone(), key.to_string(), failure.clone(), 1, Usage::default()));
             }
             Ok(())
         })?;
@@ -215,8 +231,8 @@ pub fn failure_of(flow: &Flow, stage: Option<&str>, key: &str) -> Result<Vec<Fai
             for (i, hit) in &flow.resolved.failed {
                 if let Some(failure) = hit.failure().filter(|_| flow.batch.items.key(*i as usize) == key) {
                     let at = hit.at as usize;
-                    let (attempts, micros) = (hit.segment.attempts[at], hit.segment.micros[at]);
-                    found.push((planned.name.clone(), key.to_string(), failure.clone(), attempts, micros));
+                    let (attempts, usage) = (hit.segment.attempts[at], hit.segment.usage[at]);
+                    found.push((planned.name.clone(), key.to_string(), failure.clone(), attempts, usage));
                 }
             }
             Ok(ControlFlow::Continue(()))

@@ -12,7 +12,7 @@ const GROWTH: usize = 16;
 pub struct Pace {
     /// `chunk_size` as a number: honoured exactly.
     fixed: Option<usize>,
-    /// `batch_size` as a number: never more than this.
+    /// `batch_size` or `max_tasks_per_worker`: never more than this.
     most: usize,
     mean_micros: Option<f64>,
     last: usize,
@@ -31,8 +31,8 @@ pub struct Queue {
 
 impl Pace {
     /// Nothing learned yet.
-    pub fn new(chunk_size: Option<usize>, batch_size: Option<usize>) -> Pace {
-        Pace { fixed: chunk_size, most: batch_size.unwrap_or(usize::MAX), mean_micros: None, last: 1 }
+    pub fn new(chunk_size: Option<usize>, most: Option<usize>) -> Pace {
+        Pace { fixed: chunk_size, most: most.unwrap_or(usize::MAX), mean_micros: None, last: 1 }
     }
 
     /// Learns from items that took `micros` together.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::stage::Pending;
-use crate::data::{Failure, FailureKind, Table, Value};
+use crate::data::{Failure, FailureKind, Table, Usage, Value};
 use crate::executor::{CommandItem, Outcomes, TaskInput};
 use crate::plan::{PlannedStage, Run};
 use crate::spec::model::{Call, CommandAction, CommandLine, Verb};
@@ -175,7 +175,7 @@ impl Preparer {
             Run::Python { .. } | Run::Command { .. } => unreachable!("run by an executor"),
         };
         let micros = (started.elapsed().as_micros() / pending.len().max(1) as u128) as u32;
-        outcomes.micros = vec![micros; pending.len()];
+        outcomes.usage = vec![Usage::of_micros(micros); pending.len()];
         outcomes
     }
 
@@ -203,7 +203,7 @@ impl Preparer {
         let all = Table::new(names, evaluated, pending.len());
         let done: Vec<u32> = (0..pending.len() as u32).filter(|at| !failures.contains_key(at)).collect();
         let added = all.take(&done);
-        Outcomes { done, counts: None, added, failed: failures.into_iter().collect(), micros: Vec::new() }
+        Outcomes { done, counts: None, added, failed: failures.into_iter().collect(), usage: Vec::new() }
     }
 
     fn filter(&self, pending: &Pending, condition: &Expression) -> Outcomes {
@@ -222,7 +222,7 @@ impl Preparer {
                 Err(problem) => failed.push((at, exception(&problem))),
             }
         }
-        Outcomes { done, counts: Some(counts), added: Table::empty(0), failed, micros: Vec::new() }
+        Outcomes { done, counts: Some(counts), added: Table::empty(0), failed, usage: Vec::new() }
     }
 }
 

@@ -70,7 +70,14 @@ impl Replay {
     /// # Errors
     /// When the store cannot be read, or `sink` fails.
     pub fn resolved(&self, stage: usize, sink: &mut dyn FnMut(StageFlow) -> Step) -> Step {
-        let resolver = self.resolver(stage, Policy::default())?;
+        self.resolved_by(&self.resolver(stage, Policy::default())?, sink)
+    }
+
+    /// The same with a resolver at hand.
+    ///
+    /// # Errors
+    /// As [`Replay::resolved`].
+    pub fn resolved_by(&self, resolver: &Resolver, sink: &mut dyn FnMut(StageFlow) -> Step) -> Step {
         let planned = resolver.stage.clone();
         match planned.verb {
             Verb::Reduce { .. } | Verb::Once => {
@@ -133,6 +140,7 @@ impl Replay {
             dir: self.plan.workflow.dir.clone(),
             policy: Arc::new(policy),
             params,
+            with_usage: false,
         })
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::data::source::file_digest;
-use crate::data::{Batch, Failure, FailureKind, Hash, Table, row_hashes};
+use crate::data::{Batch, Failure, FailureKind, Hash, Table, Value, row_hashes};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
 use crate::spec::template::Scope;
@@ -72,7 +72,9 @@ pub fn decide(stage: &PlannedStage, stored: Option<Option<&Failure>>, policy: &P
         Some(None) => Verdict::Done,
         Some(Some(failure)) => match failure.kind {
             FailureKind::Lost => Verdict::Due(Due::Lost),
-            FailureKind::Timeout if failure.limit != timeout_limit(stage) => Verdict::Due(Due::LimitChanged),
+            FailureKind::Timeout | FailureKind::Memory if failure.limit != limit_of(stage, failure.kind) => {
+                Verdict::Due(Due::LimitChanged)
+            }
             _ if policy.retry.as_ref().is_some_and(|r| r.covers(&stage.name, failure)) => {
                 Verdict::Due(Due::FailedBefore)
             }
@@ -81,8 +83,13 @@ pub fn decide(stage: &PlannedStage, stored: Option<Option<&Failure>>, policy: &P
     }
 }
 
-fn timeout_limit(stage: &PlannedStage) -> Option<u64> {
-    stage.settings.timeout.map(|t| t.as_millis() as u64)
+/// The limit that failures of a kind tell of: milliseconds, bytes.
+pub fn limit_of(stage: &PlannedStage, kind: FailureKind) -> Option<u64> {
+    match kind {
+        FailureKind::Timeout => stage.settings.timeout.map(|t| t.as_millis() as u64),
+        FailureKind::Memory => stage.settings.memory,
+        _ => None,
+    }
 }
 
 /// A batch, looked up.
@@ -93,6 +100,8 @@ pub struct Resolved {
     pub done: u64,
     /// The rows that these give, in order.
     pub out: Batch,
+    /// For each of these rows, of a resolver that tells so: what its item used ([`USAGE_COLUMNS`]).
+    pub usage: Option<Table>,
     /// Failures that hold: the item's position in the batch, and its result.
     pub failed: Vec<(u32, Hit)>,
     /// Items to run.
@@ -108,8 +117,13 @@ pub struct Resolver {
     /// The workflow's folder.
     pub dir: PathBuf,
     /// What item-wise `deps` templates may name.
-    pub params: Arc<Vec<(String, crate::data::Value)>>,
+    pub params: Arc<Vec<(String, Value)>>,
+    /// Whether to tell what items used.
+    pub with_usage: bool,
 }
+
+/// What is told of how an item was run: attempts, seconds of the last one, bytes of memory that it held at most.
+pub const USAGE_COLUMNS: [&str; 3] = ["attempts", "seconds", "peak_memory"];
 
 impl Resolver {
     /// Whether some items may have a result at the stage's version.
@@ -138,7 +152,8 @@ impl Resolver {
             }
             _ => vec![None; batch.len()],
         };
-        let mut resolved = Resolved { inputs, done: 0, out: empty(batch), failed: Vec::new(), due: Vec::new() };
+        let mut resolved =
+            Resolved { inputs, done: 0, out: empty(batch), usage: None, failed: Vec::new(), due: Vec::new() };
         let mut done = Vec::new();
         for (i, hit) in hits.into_iter().enumerate() {
             let i = i as u32;
@@ -150,6 +165,7 @@ impl Resolver {
             }
         }
         resolved.done = done.len() as u64;
+        resolved.usage = self.with_usage.then(|| usage_of(&done));
         resolved.out = self.rows_of(batch, &done);
         Ok(resolved)
     }
@@ -193,6 +209,21 @@ impl Resolver {
         let parents: Vec<u32> = done.iter().map(|(i, _)| *i).collect();
         rows_given(&self.stage, &batch.take(&parents), given.counts.as_deref(), &given.added)
     }
+}
+
+/// What items used, once for each row that they gave; failed ones gave none and stand once.
+pub fn usage_of(hits: &[(u32, Hit)]) -> Table {
+    Table::from_rows(hits.iter().flat_map(|(_, hit)| {
+        let usage = hit.usage();
+        let row = [
+            Value::Int(hit.attempt().into()),
+            Value::Float(usage.seconds()),
+            usage.peak_bytes().map_or(Value::Null, |bytes| Value::Int(bytes as i64)),
+        ];
+        let row: Vec<(String, Value)> = USAGE_COLUMNS.map(str::to_string).into_iter().zip(row).collect();
+        let rows = if hit.failure().is_some() { 1 } else { hit.segment.count(hit.at as usize) };
+        std::iter::repeat_n(row, rows as usize)
+    }))
 }
 
 fn empty(batch: &Batch) -> Batch {

@@ -253,6 +253,7 @@ impl Helpers for Crew {
             dir: self.dir.clone(),
             policy: self.policy.clone(),
             params: self.params.clone(),
+            with_usage: false,
         }));
         stage.preparer = Some(self.preparer(stage, None));
         Ok(())

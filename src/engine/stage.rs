@@ -137,7 +137,9 @@ impl StageRun {
         // A group is a task of its own: its rows are a stream.
         let grouped = matches!(planned.verb, crate::spec::model::Verb::Reduce { .. });
         let chunk_size = if grouped { Some(1) } else { planned.settings.chunk_size };
-        let pace = Pace::new(chunk_size, planned.settings.batch_size);
+        let settings = &planned.settings;
+        let most = settings.batch_size.into_iter().chain(settings.max_tasks_per_worker).min();
+        let pace = Pace::new(chunk_size, most);
         StageRun {
             open_inputs: planned.inputs.len(),
             planned,

@@ -4,7 +4,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::budget::Permit;
 use super::dispatcher::Message;
-use crate::data::{Batch, Failure};
+use crate::data::{Batch, Failure, Usage};
 use crate::store::{Store, Write};
 
 /// Something to be committed, and what to say once it is.
@@ -30,8 +30,8 @@ pub struct Committed {
     pub done: u64,
     /// Items that failed for good: key and story.
     pub failed: Vec<(String, Failure)>,
-    /// Keys, attempts and durations of all, done first, for those who asked.
-    pub items: Vec<(String, u16, u32)>,
+    /// Keys, attempts and usage of all, done first, for those who asked.
+    pub items: Vec<(String, u16, Usage)>,
     /// The rows that those done give.
     pub forward: Option<Batch>,
 }

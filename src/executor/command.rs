@@ -11,7 +11,7 @@ use super::launch::Keeper;
 use super::local::keeps_stdout;
 use super::outcome::outcomes;
 use super::queue::{Payload, Phase, Queued};
-use super::seat::{Hand, Seat};
+use super::seat::{Hand, Seat, Taken};
 use super::slot::Slot;
 use super::{Report, ending};
 use crate::data::Table;
@@ -55,9 +55,9 @@ impl Worker {
             return false;
         }
         if self.hand.is_none()
-            && let Some(task) = self.seat.take()
+            && let Taken::Task(task) = self.seat.take(usize::MAX)
         {
-            self.begin(task);
+            self.begin(*task);
         }
         self.feed();
         let idle = self.hand.is_none();
@@ -100,7 +100,7 @@ impl Worker {
         let key = self.seat.key();
         let slot = Arc::new(Slot::create(1)?);
         let env = key.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let setup = Setup { role: Role::Commands, env, cwd: key.cwd };
+        let setup = Setup { role: Role::Commands, env, cwd: key.cwd, memory: key.memory };
         let keeper = Keeper::start(&self.seat.shared.settings.program, setup, &[slot.file()])?;
         Ok(Process { keeper, slot })
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::data::{Failure, FailureKind};
+use crate::data::{Failure, FailureKind, bytes_in_words};
 
 /// Why a program could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,13 @@ pub(super) struct NotStarted {
 pub(super) fn over(limit: Duration) -> Failure {
     let failure = Failure::new(FailureKind::Timeout, format!("over {limit:?}"));
     Failure { limit: Some(limit.as_millis() as u64), ..failure }
+}
+
+/// An item's worker, or its command, held more than its limit.
+pub(super) fn over_memory(limit: u64, peak_kib: u32) -> Failure {
+    let held = bytes_in_words(u64::from(peak_kib) << 10);
+    let failure = Failure::new(FailureKind::Memory, format!("over {}: held {held}", bytes_in_words(limit)));
+    Failure { limit: Some(limit), ..failure }
 }
 
 /// `killed by signal 11 (SIGSEGV)` or `exited with code 3`.

@@ -7,7 +7,7 @@ use super::queue::{Payload, Queued, Rows};
 use super::seat::Hand;
 use super::slot::{InHand, Slot};
 use super::{Outcomes, TaskInput, wire};
-use crate::data::Table;
+use crate::data::{Table, Usage};
 
 /// Where the number of the lane stands in a task's frame.
 const LANE_AT: std::ops::Range<usize> = 17..21;
@@ -19,6 +19,8 @@ pub(super) struct Lane {
     pub rows: Option<Box<dyn Iterator<Item = Table> + Send>>,
     /// The slot's word when it was last seen to change.
     seen: (u64, Instant),
+    /// When it was last heard of.
+    heard: Instant,
     division: Option<Division>,
 }
 
@@ -37,17 +39,18 @@ impl Lane {
     /// Takes up a task: the lane and the first frame.
     pub(super) fn begin(number: usize, task: Queued) -> (Lane, Vec<u8>) {
         let hand = Hand::new(&task);
-        let seen = (0, Instant::now());
+        let heard = Instant::now();
+        let seen = (0, heard);
         match task.payload {
             Payload::Frame { frame, rows } => {
                 let mut bytes = frame.recv().unwrap_or_default();
                 set_lane(&mut bytes, number);
                 let division = rows.map(|rows| Division { rows, current: None, pending: Vec::new(), waiting: false });
-                (Lane { hand, rows: None, seen, division }, bytes)
+                (Lane { hand, rows: None, seen, heard, division }, bytes)
             }
             Payload::Group { rows, args, .. } => {
                 let frame = wire::group_frame(hand.seq, hand.job_id, number as u32, &args);
-                (Lane { hand, rows: Some(rows), seen, division: None }, frame)
+                (Lane { hand, rows: Some(rows), seen, heard, division: None }, frame)
             }
         }
     }
@@ -75,6 +78,26 @@ impl Lane {
         self.seen.1.elapsed()
     }
 
+    /// Whether items before the one in hand were not reported.
+    pub(super) fn has_finished_more(&self, number: usize, slot: &Slot) -> bool {
+        let reported = (self.hand.tally.len() - self.hand.tally.left()) as u32;
+        matches!(slot.in_hand(number, self.hand.seq), InHand::Item(item) if item > reported) && self.division.is_none()
+    }
+
+    /// What the item in hand has used so far.
+    /// All that took long before it was reported at once.
+    pub(super) fn usage(&self, peak_kib: u32) -> Usage {
+        let micros = u32::try_from(self.heard.elapsed().as_micros()).unwrap_or(u32::MAX);
+        Usage { micros, peak_kib }
+    }
+
+    /// Takes note of outcomes; gives those that were not reported before.
+    pub(super) fn accept(&mut self, outcomes: Outcomes) -> Outcomes {
+        self.heard = Instant::now();
+        let outcomes = self.translate(outcomes);
+        self.hand.tally.accept(outcomes)
+    }
+
     /// The task's item that the worker calls `i`.
     fn item(&self, i: u32) -> u32 {
         let current = self.division.as_ref().and_then(|d| d.current.as_ref());
@@ -82,7 +105,7 @@ impl Lane {
     }
 
     /// Outcomes as of the task's items.
-    pub(super) fn translate(&self, mut outcomes: Outcomes) -> Outcomes {
+    fn translate(&self, mut outcomes: Outcomes) -> Outcomes {
         if self.division.as_ref().is_some_and(|d| d.current.is_some()) {
             outcomes.done.iter_mut().for_each(|i| *i = self.item(*i));
             outcomes.failed.iter_mut().for_each(|(i, _)| *i = self.item(*i));

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::data::{Failure, Table, Value};
+use crate::data::{Failure, Table, Usage, Value};
 use crate::spec::model::{Call, Stdout};
 
 /// What all tasks of a stage have in common.
@@ -76,7 +76,7 @@ pub enum Work {
 }
 
 /// Processes are shared by all jobs with an equal key.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PoolKey {
     /// `threads`: one process with as many threads as workers. `serial` is a pool of one.
     pub threads: bool,
@@ -86,6 +86,10 @@ pub struct PoolKey {
     pub env: Vec<(String, String)>,
     /// Where it runs.
     pub cwd: PathBuf,
+    /// How many bytes a worker, with all that it starts, may hold.
+    pub memory: Option<u64>,
+    /// How many items a Python worker takes before another takes its place.
+    pub most_items: Option<usize>,
 }
 
 /// What a Python worker is started with.
@@ -161,8 +165,8 @@ pub struct Outcomes {
     pub added: Table,
     /// Items that failed.
     pub failed: Vec<(u32, Failure)>,
-    /// Microseconds that each took: those done, then those failed.
-    pub micros: Vec<u32>,
+    /// What each used: those done, then those failed.
+    pub usage: Vec<Usage>,
 }
 
 /// What an executor tells.

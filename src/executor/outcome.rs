@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::ending::{in_words, over};
+use super::ending::{in_words, over, over_memory};
 use super::keeper::protocol::{CommandResult, Ending};
 use super::{Job, Outcomes, Shape, Work};
 use crate::data::{Failure, FailureKind, TableBuilder, Value};
@@ -17,25 +17,25 @@ type Row = Vec<(String, Value)>;
 pub(super) fn outcomes(job: &Job, results: Vec<CommandResult>) -> Outcomes {
     let mut table = TableBuilder::default();
     let (mut done, mut counts, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut micros, mut failed_micros) = (Vec::new(), Vec::new());
+    let (mut usage, mut failed_usage) = (Vec::new(), Vec::new());
     for result in results {
-        let (index, time) = (result.index, result.micros);
+        let (index, used) = (result.index, result.usage);
         match rows_of(job, result) {
             Ok(rows) => {
                 done.push(index);
                 counts.push(rows.len() as u32);
-                micros.push(time);
+                usage.push(used);
                 rows.iter().for_each(|row| table.push_row(row.iter().map(|(n, v)| (n.as_str(), v))));
             }
             Err(failure) => {
                 failed.push((index, failure));
-                failed_micros.push(time);
+                failed_usage.push(used);
             }
         }
     }
-    micros.extend(failed_micros);
+    usage.extend(failed_usage);
     let counts = (job.shape != Shape::One).then_some(counts);
-    Outcomes { done, counts, added: table.finish(), failed, micros }
+    Outcomes { done, counts, added: table.finish(), failed, usage }
 }
 
 /// The rows that a command gives, or why it failed.
@@ -56,6 +56,7 @@ fn rows_of(job: &Job, result: CommandResult) -> Result<Vec<Row>, Failure> {
         }
         Ending::NotStarted => Failure::new(FailureKind::Exit, text(result.stdout)),
         Ending::TimedOut => over(job.timeout.unwrap_or_default()),
+        Ending::OverMemory => over_memory(job.pool.memory.unwrap_or_default(), result.usage.peak_kib),
         Ending::TooMuchOutput => Failure::new(FailureKind::Output, "more than 256 MiB on standard output"),
     };
     Err(Failure { output: text(result.stderr), ..failure })
@@ -145,20 +146,27 @@ mod tests {
 
     use super::super::PoolKey;
     use super::*;
+    use crate::data::Usage;
 
     fn job(stdout: Stdout, shape: Shape) -> Arc<Job> {
         Arc::new(Job {
             stage: "s".into(),
             work: Work::Command { stdout, ok_codes: vec![0, 1] },
             shape,
-            pool: PoolKey { threads: false, python: None, env: Vec::new(), cwd: "/".into() },
+            pool: PoolKey { cwd: "/".into(), ..PoolKey::default() },
             workers: 1,
             timeout: Some(Duration::from_millis(1500)),
         })
     }
 
     fn result(index: u32, ending: Ending, stdout: &[u8]) -> CommandResult {
-        CommandResult { index, micros: index + 1, ending, stdout: stdout.to_vec(), stderr: b"why".to_vec() }
+        CommandResult {
+            index,
+            usage: Usage::of_micros(index + 1),
+            ending,
+            stdout: stdout.to_vec(),
+            stderr: b"why".to_vec(),
+        }
     }
 
     fn one(stdout: Stdout, shape: Shape, bytes: &[u8]) -> Result<Vec<Row>, String> {
@@ -182,7 +190,7 @@ mod tests {
         assert_eq!((got.done, got.counts), (vec![0, 2], None));
         let cells: Vec<Value> = (0..2).map(|r| got.added.column("out").unwrap().value(r)).collect();
         assert_eq!(cells, [Value::Text("a".into()), Value::Text("b\n".into())]);
-        assert_eq!(got.micros, [1, 3, 2, 4, 5, 6, 7, 8]);
+        assert_eq!(got.usage, [1, 3, 2, 4, 5, 6, 7, 8].map(Usage::of_micros));
         let told: Vec<_> = got.failed.iter().map(|(i, f)| (*i, f.kind, f.message.as_str())).collect();
         assert_eq!(
             told,

@@ -25,7 +25,7 @@ const TAIL_BYTES: u64 = 16 << 10;
 /// How long an idle process may take to end when nothing is left to do.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The descriptor of the slot in the worker; that of the frames is 3.
-const SLOT_FD: i32 = 4;
+pub(super) const SLOT_FD: i32 = 4;
 
 /// A Python worker. When dropped it is ended with all that it started.
 pub(super) struct Process {
@@ -33,8 +33,13 @@ pub(super) struct Process {
     /// The frames.
     pub data: Channel,
     pub slot: Arc<Slot>,
+    /// How many bytes it may hold.
+    pub memory: Option<u64>,
     /// What it writes to standard output and error; empty where that is the terminal.
     capture: File,
+    /// How many items it was given, and takes in all.
+    pub taken: usize,
+    most_items: Option<usize>,
     /// Jobs that it knows.
     pub jobs: HashSet<u32>,
     /// Its process id, once it is there.
@@ -62,6 +67,7 @@ impl Process {
             false => [null.as_fd(), capture.as_fd(), capture.as_fd()],
         };
         let fds = [&standard[..], &[theirs.as_fd(), slot.file()]].concat();
+        let (memory, most_items) = (key.memory, key.most_items);
         let setup = setup(settings, key, python, lanes);
         let keeper = Keeper::start(&settings.program, setup, &fds)?;
         let mut data = Channel::new(ours);
@@ -71,7 +77,10 @@ impl Process {
             keeper,
             data,
             slot,
+            memory,
             capture,
+            taken: 0,
+            most_items,
             jobs: HashSet::new(),
             pid: None,
             ready: false,
@@ -79,6 +88,12 @@ impl Process {
             silent: None,
             ending: false,
         })
+    }
+
+    /// How many more items it takes; a new process takes any task.
+    pub(super) fn room(&self) -> usize {
+        let most = self.most_items.filter(|_| self.taken > 0);
+        most.map_or(usize::MAX, |most| most.saturating_sub(self.taken))
     }
 
     pub(super) fn control(&mut self) -> &mut Channel {
@@ -91,6 +106,14 @@ impl Process {
             self.slot.stop();
             self.control().push(ToKeeper::Terminate.frame());
             self.control().flush();
+        }
+    }
+
+    /// Has results sent that wait behind the item in hand. A process that does not know the signal ignores it.
+    pub(super) fn ask_for_results(&self) {
+        if let Some(pid) = self.pid.and_then(rustix::process::Pid::from_raw) {
+            // It may be gone already.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::URG);
         }
     }
 
@@ -154,5 +177,6 @@ fn setup(settings: &Settings, key: PoolKey, python: &PythonEnv, lanes: usize) ->
     let own = own.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = key.env.into_iter().map(|(name, value)| (name.into(), value.into()));
     let argv = vec![settings.executable(&python.interpreter).into(), "-c".into(), wire::BOOTSTRAP.into()];
-    Setup { role: Role::Process { argv, terminal: settings.terminal }, env: env.chain(own).collect(), cwd: key.cwd }
+    let role = Role::Process { argv, terminal: settings.terminal };
+    Setup { role, env: env.chain(own).collect(), cwd: key.cwd, memory: key.memory }
 }

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::command::{IDLE, STRIKES};
-use super::ending::{in_words, over};
+use super::ending::{in_words, over, over_memory};
 use super::keeper::protocol::FromKeeper;
 use super::lane::Lane;
 use super::local::staff;
 use super::process::Process;
 use super::queue::Phase;
-use super::seat::Seat;
+use super::seat::{Seat, Taken};
 use super::slot::InHand;
 use super::wire::{self, FromWorker, WireError};
 use super::{Report, Shape};
@@ -22,6 +22,8 @@ use crate::data::{Failure, FailureKind};
 
 /// How often the slot is looked at where items have a limit.
 const TICK: Duration = Duration::from_millis(20);
+/// An item that takes longer may have finished ones waiting behind it: the worker is asked for them.
+const STUCK: Duration = Duration::from_millis(250);
 /// How often a process that is starting or ending is looked at.
 const SLOW_TICK: Duration = Duration::from_millis(250);
 /// A process that has not said hello by then is broken.
@@ -46,12 +48,21 @@ pub(super) fn work(seat: Seat, lanes: usize) {
 
 /// How a process came to its end.
 enum End {
-    /// By itself: the status as `wait` gives it.
-    Exited(i32),
+    /// By itself, or for its memory.
+    Exited(Exit),
     /// Nobody knows its status.
     Lost(String),
     /// It could never have run.
     Hopeless(String),
+}
+
+/// The end of a process, as its keeper tells it.
+#[derive(Debug, Clone, Copy)]
+struct Exit {
+    /// As `wait` gives it.
+    status: i32,
+    peak_kib: u32,
+    over_memory: bool,
 }
 
 struct Worker {
@@ -82,6 +93,7 @@ impl Worker {
         self.feed();
         self.wait();
         self.listen();
+        self.hurry();
         self.watch();
         self.stays()
     }
@@ -139,7 +151,12 @@ impl Worker {
                 Some(lane) if lane.waits_for_process() => lane.next_part(number),
                 Some(_) => continue,
                 place => {
-                    let Some(task) = self.seat.take() else { return };
+                    let task = match self.seat.take(process.room()) {
+                        Taken::Task(task) => *task,
+                        Taken::Nothing => return,
+                        Taken::TooLarge => return self.renew(),
+                    };
+                    process.taken += task.items;
                     self.seat.shared.report(Report::Started { task: task.id });
                     let (lane, frame) = Lane::begin(number, task);
                     *place = Some(lane);
@@ -153,6 +170,15 @@ impl Worker {
                 }
                 process.data.push(frame);
             }
+        }
+    }
+
+    /// The process has had its share of items: the next one is for another, once nothing is in hand.
+    fn renew(&mut self) {
+        if self.is_idle()
+            && let Some(mut process) = self.process.take()
+        {
+            process.say_farewell();
         }
     }
 
@@ -182,7 +208,7 @@ impl Worker {
             () if limited => Some(TICK),
             () if !process.ready || process.silent.is_some() => Some(SLOW_TICK),
             () if idle => Some(IDLE.saturating_sub(self.active.elapsed())),
-            () => None,
+            () => Some(STUCK),
         };
         process.wait(self.seat.wake.fd(), limit);
         self.seat.wake.clear();
@@ -198,7 +224,9 @@ impl Worker {
         while let Some((kind, payload)) = self.process.as_mut().and_then(|p| p.control().next_frame()) {
             match FromKeeper::read(kind, &payload) {
                 Ok(FromKeeper::Started { pid }) => self.process.iter_mut().for_each(|p| p.pid = Some(pid)),
-                Ok(FromKeeper::Exited { status }) => return self.mourn(End::Exited(status)),
+                Ok(FromKeeper::Exited { status, peak_kib, over_memory }) => {
+                    return self.mourn(End::Exited(Exit { status, peak_kib, over_memory }));
+                }
                 Ok(FromKeeper::Failed { message }) => return self.mourn(End::Hopeless(message)),
                 _ => break,
             }
@@ -238,7 +266,7 @@ impl Worker {
         match wire::decode(kind, payload, &lane.hand.job)? {
             FromWorker::Part { outcomes, .. } => {
                 self.strikes = 0;
-                let outcomes = lane.hand.tally.accept(lane.translate(outcomes));
+                let outcomes = lane.accept(outcomes);
                 self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
             }
             FromWorker::Done { .. } => {
@@ -271,6 +299,19 @@ impl Worker {
                     self.seat.end(&lane.hand);
                 }
             }
+        }
+    }
+
+    /// Asks for the results that wait behind an item that takes long.
+    fn hurry(&mut self) {
+        let Some(process) = self.process.as_ref().filter(|p| !p.ending) else { return };
+        let waiting = |(number, lane): (usize, &mut Option<Lane>)| {
+            lane.as_mut().is_some_and(|lane| {
+                lane.at_it_for(number, &process.slot) >= STUCK && lane.has_finished_more(number, &process.slot)
+            })
+        };
+        if self.lanes.iter_mut().enumerate().any(waiting) {
+            process.ask_for_results();
         }
     }
 
@@ -307,7 +348,8 @@ impl Worker {
         if let InHand::Item(item) = in_hand {
             let output = if alone { process.tail() } else { String::new() };
             let failure = Failure { output, ..over(limit) };
-            if let Some(outcomes) = lane.hand.tally.fail(item, failure) {
+            let usage = lane.usage(process.slot.peak());
+            if let Some(outcomes) = lane.hand.tally.fail(item, failure, usage) {
                 self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
             }
         }
@@ -352,7 +394,7 @@ impl Worker {
                 self.last_words = message;
             }
             _ if killed => {}
-            End::Exited(status) => self.blame(status, &process),
+            End::Exited(exit) => self.blame(exit, &process),
             End::Lost(how) => self.strike(&how, &process.tail()),
         }
         (0..self.lanes.len()).for_each(|number| self.lay_down(number));
@@ -362,19 +404,30 @@ impl Worker {
     }
 
     /// Lays a death to the item in hand, if there is exactly one.
-    fn blame(&mut self, status: i32, process: &Process) {
+    fn blame(&mut self, exit: Exit, process: &Process) {
+        let limit = process.memory.filter(|_| exit.over_memory);
         let held = self.lanes.iter().enumerate().filter_map(|(number, lane)| {
             let in_hand = lane.as_ref()?.in_hand(number, &process.slot);
             (in_hand != InHand::Nothing).then_some((number, in_hand))
         });
         let held: Vec<(usize, InHand)> = held.collect();
         match held[..] {
-            [] => self.strike(&in_words(status), &process.tail()),
+            [] => {
+                let how =
+                    limit.map_or_else(|| in_words(exit.status), |limit| over_memory(limit, exit.peak_kib).message);
+                self.strike(&how, &process.tail());
+            }
             [(number, in_hand)] => {
                 let Some(lane) = &mut self.lanes[number] else { return };
                 self.strikes = 0;
                 let InHand::Item(item) = in_hand else { return lane.divide() };
-                if let Some(outcomes) = lane.hand.tally.fail(item, crash(status, process.tail())) {
+                let failure = match limit {
+                    Some(limit) => over_memory(limit, exit.peak_kib),
+                    None => crash(exit.status),
+                };
+                let failure = Failure { output: process.tail(), ..failure };
+                let usage = lane.usage(exit.peak_kib);
+                if let Some(outcomes) = lane.hand.tally.fail(item, failure, usage) {
                     self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
                 }
                 lane.keep_rest();
@@ -441,8 +494,8 @@ impl Worker {
     }
 }
 
-fn crash(status: i32, tail: String) -> Failure {
+fn crash(status: i32) -> Failure {
     let how = in_words(status);
     let how = if libc::WIFEXITED(status) { format!("{how} while the item was running") } else { how };
-    Failure { output: tail, ..Failure::new(FailureKind::Crash, how) }
+    Failure::new(FailureKind::Crash, how)
 }

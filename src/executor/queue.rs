@@ -154,9 +154,9 @@ impl Queues {
         if self.pools[pool].key.threads { self.limit } else { 1 }
     }
 
-    /// A task for a worker of the pool.
-    pub(super) fn take(&mut self, pool: usize) -> Option<Queued> {
-        let at = self.eligible(pool)?;
+    /// A task of at most `room` items for a worker of the pool.
+    pub(super) fn take(&mut self, pool: usize, room: usize) -> Option<Queued> {
+        let at = self.eligible(pool).filter(|&at| self.pools[pool].queue[at].items <= room)?;
         if self.running + 1 == self.limit && self.is_older_elsewhere(pool, self.pools[pool].queue[at].seq) {
             return None;
         }
@@ -165,6 +165,11 @@ impl Queues {
         self.pools[pool].running += 1;
         self.jobs[task.job_id as usize].1 += 1;
         Some(task)
+    }
+
+    /// Whether there is a task for a worker of the pool, however large.
+    pub(super) fn has_task(&self, pool: usize) -> bool {
+        self.eligible(pool).is_some()
     }
 
     /// Where the first task stands that could be started.
@@ -223,11 +228,19 @@ mod tests {
             stage: stage.into(),
             work: Work::Command { stdout: Stdout::Ignore, ok_codes: vec![0] },
             shape: Shape::One,
-            pool: PoolKey { threads, python: None, env: vec![("S".into(), stage.into())], cwd: "/".into() },
+            pool: PoolKey {
+                threads,
+                python: None,
+                env: vec![("S".into(), stage.into())],
+                cwd: "/".into(),
+                ..PoolKey::default()
+            },
             workers,
             timeout: None,
         })
     }
+
+    const ALL: usize = usize::MAX;
 
     fn push(queues: &mut Queues, job: &Arc<Job>) -> usize {
         let (pool, job_id, seq) = (queues.pool(&job.pool), queues.job_id(job), queues.next_seq());
@@ -249,10 +262,10 @@ mod tests {
         let job = job("a", 2, false);
         let pool = (0..4).map(|_| push(&mut queues, &job)).last().unwrap();
         assert_eq!(queues.vacancies(pool), 2);
-        let taken: Vec<u64> = std::iter::from_fn(|| queues.take(pool)).map(|t| t.seq).collect();
+        let taken: Vec<u64> = std::iter::from_fn(|| queues.take(pool, ALL)).map(|t| t.seq).collect();
         assert_eq!(taken, [1, 2]);
         queues.finish(pool, 0, 3);
-        assert_eq!(queues.take(pool).unwrap().seq, 3);
+        assert_eq!(queues.take(pool, ALL).unwrap().seq, 3);
     }
 
     #[test]
@@ -277,10 +290,10 @@ mod tests {
         let pool_a = push(&mut queues, &a);
         let pool_b = push(&mut queues, &b);
         let member = sit(&mut queues, pool_a);
-        assert!(queues.take(pool_b).is_none());
+        assert!(queues.take(pool_b, ALL).is_none());
         queues.member(pool_a, member).unwrap().idle = false;
-        assert_eq!(queues.take(pool_b).unwrap().seq, 2, "nobody waits for the older one");
-        assert!(queues.take(pool_a).is_none(), "the limit holds over all pools");
+        assert_eq!(queues.take(pool_b, ALL).unwrap().seq, 2, "nobody waits for the older one");
+        assert!(queues.take(pool_a, ALL).is_none(), "the limit holds over all pools");
     }
 
     #[test]
@@ -289,11 +302,19 @@ mod tests {
         let job = job("t", 4, true);
         let pool = (0..4).map(|_| push(&mut queues, &job)).last().unwrap();
         queues.go_solo(pool, 4);
-        assert!(queues.take(pool).is_some() && queues.take(pool).is_none());
+        assert!(queues.take(pool, ALL).is_some() && queues.take(pool, ALL).is_none());
         queues.finish(pool, 0, 3);
-        assert!(queues.take(pool).is_some() && queues.take(pool).is_none());
+        assert!(queues.take(pool, ALL).is_some() && queues.take(pool, ALL).is_none());
         queues.finish(pool, 0, 3);
-        assert!(queues.take(pool).is_some() && queues.take(pool).is_some());
+        assert!(queues.take(pool, ALL).is_some() && queues.take(pool, ALL).is_some());
+    }
+
+    #[test]
+    fn a_task_waits_for_a_worker_that_has_room_for_it() {
+        let mut queues = Queues::new(4);
+        let pool = push(&mut queues, &job("a", 4, false));
+        assert!(queues.take(pool, 2).is_none() && queues.has_task(pool));
+        assert!(queues.take(pool, 3).is_some() && !queues.has_task(pool));
     }
 
     #[test]
@@ -301,7 +322,7 @@ mod tests {
         let mut queues = Queues::new(4);
         let pool = push(&mut queues, &job("a", 1, false));
         queues.phase = Phase::Draining;
-        assert!(queues.take(pool).is_none());
+        assert!(queues.take(pool, ALL).is_none());
         assert_eq!(queues.clear().len(), 1);
     }
 }

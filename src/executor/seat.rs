@@ -82,6 +82,15 @@ pub(super) struct Hand {
     pub tally: Tally,
 }
 
+/// What a worker gets when it asks for a task.
+pub(super) enum Taken {
+    Task(Box<Queued>),
+    /// It waits.
+    Nothing,
+    /// The next task has more items than its process takes.
+    TooLarge,
+}
+
 /// A worker's place.
 pub(super) struct Seat {
     pub shared: Arc<Shared>,
@@ -110,14 +119,19 @@ impl Seat {
         self.shared.queues().phase
     }
 
-    /// The next task, if there is one for this worker; else it counts as waiting.
-    pub(super) fn take(&self) -> Option<Queued> {
+    /// The next task, if there is one for this worker, which takes so many more items; without one it counts as
+    /// waiting.
+    pub(super) fn take(&self, room: usize) -> Taken {
         let mut queues = self.shared.queues();
-        let task = queues.take(self.pool);
+        let taken = match queues.take(self.pool, room) {
+            Some(task) => Taken::Task(Box::new(task)),
+            None if queues.has_task(self.pool) && room < usize::MAX => Taken::TooLarge,
+            None => Taken::Nothing,
+        };
         if let Some(member) = queues.member(self.pool, self.member) {
-            member.idle = task.is_none();
+            member.idle = matches!(taken, Taken::Nothing);
         }
-        task
+        taken
     }
 
     /// This worker, for now, waits for nothing.

@@ -2,7 +2,8 @@
 //!
 //! 64 bytes a lane. Word 0: the item in hand (index + 1 below, the low half of the task's sequence number above; 0 is
 //! idle, a low half of all ones is decoding or encoding). Word 1: take no new item (bpp-flow writes it; lane 0's
-//! counts for all). Word 2, commands only: the process group of the item in hand.
+//! counts for all). Word 2, commands only: the process group of the item in hand. Word 3, of lane 0: the most KiB that
+//! the process and all that it started were seen to hold, until the worker takes it away.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,7 @@ const LANE_BYTES: usize = 64;
 const ITEM: usize = 0;
 const STOP: usize = 1;
 const GROUP: usize = 2;
+const PEAK: usize = 3;
 
 /// What a worker is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +100,16 @@ impl Slot {
     /// The process group of the command in hand, 0 for none.
     pub(super) fn group(&self) -> i32 {
         self.word(0, GROUP).load(Ordering::Acquire) as i32
+    }
+
+    /// So many bytes were seen.
+    pub(super) fn raise_peak(&self, bytes: u64) {
+        self.word(0, PEAK).fetch_max((bytes >> 10).min(u32::MAX.into()), Ordering::AcqRel);
+    }
+
+    /// The most KiB seen since the worker last asked.
+    pub(super) fn peak(&self) -> u32 {
+        self.word(0, PEAK).load(Ordering::Acquire) as u32
     }
 
     /// Names the process group of the command in hand.

@@ -1,6 +1,6 @@
 //! Which items of a task were reported: each is, exactly once.
 
-use crate::data::{Failure, Table};
+use crate::data::{Failure, Table, Usage};
 
 use super::Outcomes;
 
@@ -27,13 +27,13 @@ impl Tally {
     }
 
     /// Takes note of an item's failure; `None` if the item was reported before.
-    pub(super) fn fail(&mut self, item: u32, failure: Failure) -> Option<Outcomes> {
+    pub(super) fn fail(&mut self, item: u32, failure: Failure, usage: Usage) -> Option<Outcomes> {
         let outcomes = self.accept(Outcomes {
             done: Vec::new(),
             counts: None,
             added: Table::empty(0),
             failed: vec![(item, failure)],
-            micros: vec![0],
+            usage: vec![usage],
         });
         (!outcomes.failed.is_empty()).then_some(outcomes)
     }
@@ -61,32 +61,32 @@ impl Tally {
 
 /// The outcomes of items that `keep` accepts.
 fn only(outcomes: Outcomes, keep: impl Fn(&u32) -> bool) -> Outcomes {
-    let Outcomes { done, counts, added, failed, micros } = outcomes;
+    let Outcomes { done, counts, added, failed, usage } = outcomes;
     let mut row = 0;
     let mut kept_rows = Vec::new();
     let mut kept_done = Vec::new();
     let mut kept_counts = counts.is_some().then(Vec::new);
-    let mut kept_micros = Vec::new();
+    let mut kept_usage = Vec::new();
     for (at, item) in done.iter().enumerate() {
         let rows = counts.as_ref().map_or(1, |c| c[at]);
         if keep(item) {
             kept_rows.extend(row..row + rows);
             kept_done.push(*item);
             kept_counts.iter_mut().for_each(|c| c.push(rows));
-            kept_micros.extend(micros.get(at));
+            kept_usage.extend(usage.get(at));
         }
         row += rows;
     }
-    let times = micros.iter().skip(done.len()).copied().chain(std::iter::repeat(0));
-    let (kept_failed, failed_micros): (Vec<_>, Vec<u32>) =
-        failed.into_iter().zip(times).filter(|((item, _), _)| keep(item)).unzip();
-    kept_micros.extend(failed_micros);
+    let rest = usage.iter().skip(done.len()).copied().chain(std::iter::repeat(Usage::default()));
+    let (kept_failed, failed_usage): (Vec<_>, Vec<Usage>) =
+        failed.into_iter().zip(rest).filter(|((item, _), _)| keep(item)).unzip();
+    kept_usage.extend(failed_usage);
     Outcomes {
         added: added.take(&kept_rows),
         done: kept_done,
         counts: kept_counts,
         failed: kept_failed,
-        micros: kept_micros,
+        usage: kept_usage,
     }
 }
 
@@ -103,20 +103,20 @@ mod tests {
             counts: counts.map(<[u32]>::to_vec),
             added: Table::from_rows(rows),
             failed: failed.iter().map(|&i| (i, Failure::new(FailureKind::Exit, "no"))).collect(),
-            micros: done.iter().chain(failed).map(|i| i * 10).collect(),
+            usage: done.iter().chain(failed).map(|i| Usage::of_micros(i * 10)).collect(),
         }
     }
 
     #[test]
     fn a_second_report_of_an_item_is_dropped() {
         let mut tally = Tally::new(5);
-        assert!(tally.fail(1, Failure::new(FailureKind::Timeout, "over 1s")).is_some());
-        assert!(tally.fail(1, Failure::new(FailureKind::Timeout, "over 1s")).is_none());
+        assert!(tally.fail(1, Failure::new(FailureKind::Timeout, "over 1s"), Usage::default()).is_some());
+        assert!(tally.fail(1, Failure::new(FailureKind::Timeout, "over 1s"), Usage::default()).is_none());
         let kept = tally.accept(outcomes(&[0, 1, 3], Some(&[2, 1, 1]), &[7, 8, 9, 10], &[2]));
         assert_eq!((kept.done, kept.counts), (vec![0, 3], Some(vec![2, 1])));
         let cells: Vec<Value> = (0..3).map(|r| kept.added.column("x").unwrap().value(r)).collect();
         assert_eq!(cells, [7, 8, 10].map(Value::Int));
-        assert_eq!((kept.failed.len(), kept.micros), (1, vec![0, 30, 20]));
+        assert_eq!((kept.failed.len(), kept.usage), (1, [0, 30, 20].map(Usage::of_micros).to_vec()));
         assert_eq!((tally.unfinished(), tally.left()), (vec![4], 1));
     }
 

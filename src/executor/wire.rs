@@ -16,7 +16,7 @@
 //!
 //! From the worker:
 //! - `H` hello: marshal dict {pid, version, executable, protocol}. Sent once.
-//! - `P` part: u64 seq, u32 first item, u32 items, u32 mean microseconds; marshal tuple (slow, failed) with slow a
+//! - `P` part: u64 seq, u32 first item, u32 items, u32 mean microseconds, u32 peak memory in KiB; marshal tuple (slow, failed) with slow a
 //!   list of (item, micros) and failed one of (item, micros, kind, message, traceback, output, place); then for each
 //!   other item, in order, its result: a dict (shape one), a list of dicts (many), True or False (keep).
 //! - `D` done: u64 seq, u32 number of items begun (from the first on).

@@ -335,6 +335,8 @@ impl Compiler<'_> {
                     python,
                     env: self.constant_env(settings)?,
                     cwd: self.constant_cwd(settings)?,
+                    memory: settings.memory,
+                    most_items: settings.max_tasks_per_worker,
                 },
                 workers,
                 timeout: settings.timeout,

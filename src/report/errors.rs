@@ -1,5 +1,6 @@
 //! Failures: grouped as a table, and one item's story.
 
+use crate::data::bytes_in_words;
 use crate::engine::events::FailureGroup;
 
 use super::grid::{Cell, Grid, cut, one_line};
@@ -57,14 +58,17 @@ fn sample_keys(group: &FailureGroup) -> String {
 
 /// One failed item: what happened, its traceback, its output.
 pub fn story(item: &FailedItem, style: Style) -> String {
-    let FailedItem { stage, key, failure, attempts, micros } = item;
-    let tries = count(u64::from(*attempts), "attempt");
+    let FailedItem { stage, key, failure, attempts, usage } = item;
+    let mut details = count(u64::from(*attempts), "attempt");
+    if let Some(peak) = usage.peak_bytes() {
+        details.push_str(&format!(", at most {} of memory", bytes_in_words(peak)));
+    }
     let mut out = format!(
-        "{}  {}  {} after {} ({tries})\n",
+        "{}  {}  {} after {} ({details})\n",
         style.paint(Tint::Bold, stage),
         shell_quote(key),
         style.paint(Tint::Red, failure.kind.name()),
-        duration(f64::from(*micros) / 1e6),
+        duration(usage.seconds()),
     );
     let told = failure.traceback.trim_end().ends_with(failure.message.trim_end());
     if !told || failure.traceback.is_empty() {
@@ -87,7 +91,7 @@ fn section(out: &mut String, name: &str, text: &str, style: Style) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::data::{Failure, FailureKind};
+    use crate::data::{Failure, FailureKind, Usage};
 
     pub(in crate::report) fn groups() -> Vec<FailureGroup> {
         let group = |kind: &str, signature: &str, count, keys: &[&str]| FailureGroup {
@@ -141,7 +145,13 @@ pub(super) mod tests {
             output: "reading cell 17\n".into(),
             ..Failure::new(FailureKind::Exception, "ValueError: no")
         };
-        let item = FailedItem { stage: "measure".into(), key: "17".into(), failure, attempts: 2, micros: 1_500_000 };
+        let item = FailedItem {
+            stage: "measure".into(),
+            key: "17".into(),
+            failure,
+            attempts: 2,
+            usage: Usage::of_micros(1_500_000),
+        };
         insta::assert_snapshot!(story(&item, Style::PLAIN), @r#"
         measure  17  exception after 1.5s (2 attempts)
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::data::Failure;
+use crate::data::{Failure, Usage};
 use crate::engine::events::{Counts, Event, RunRecord, RunSummary, StagePlan};
 
 use super::meter::seconds_left;
@@ -70,7 +70,7 @@ pub struct FailedItem {
     pub key: String,
     pub failure: Failure,
     pub attempts: u16,
-    pub micros: u32,
+    pub usage: Usage,
 }
 
 /// What `errors --item KEY --json` prints.
@@ -85,7 +85,8 @@ pub fn failed_items(items: &[FailedItem]) -> Value {
             "traceback": item.failure.traceback,
             "output": item.failure.output,
             "attempts": item.attempts,
-            "seconds": f64::from(item.micros) / 1e6,
+            "seconds": item.usage.seconds(),
+            "peak_memory": item.usage.peak_bytes(),
         })
     };
     items.iter().map(one).collect()
@@ -131,10 +132,11 @@ mod tests {
             status: ItemStatus::Failed,
             attempt: 2,
             seconds: 0.5,
+            peak_memory: None,
             kind: Some("timeout".into()),
         };
         let line = event_line(&event, "2026-01-02T03:04:05Z").expect("serialises");
-        insta::assert_snapshot!(line, @r#"{"event":"item","stage":"measure","key":"a\nb","status":"failed","attempt":2,"seconds":0.5,"kind":"timeout","time":"2026-01-02T03:04:05Z"}"#);
+        insta::assert_snapshot!(line, @r#"{"event":"item","stage":"measure","key":"a\nb","status":"failed","attempt":2,"seconds":0.5,"peak_memory":null,"kind":"timeout","time":"2026-01-02T03:04:05Z"}"#);
     }
 
     #[test]
@@ -179,7 +181,13 @@ mod tests {
     #[test]
     fn a_failed_item_has_its_whole_story() {
         let failure = Failure { traceback: "Traceback…".into(), ..Failure::new(FailureKind::Exception, "E: x") };
-        let item = FailedItem { stage: "s".into(), key: "k".into(), failure, attempts: 2, micros: 1500 };
-        insta::assert_snapshot!(failed_items(&[item]), @r#"[{"stage":"s","key":"k","kind":"exception","message":"E: x","place":"","traceback":"Traceback…","output":"","attempts":2,"seconds":0.0015}]"#);
+        let item = FailedItem {
+            stage: "s".into(),
+            key: "k".into(),
+            failure,
+            attempts: 2,
+            usage: Usage { micros: 1500, peak_kib: 4 },
+        };
+        insta::assert_snapshot!(failed_items(&[item]), @r#"[{"stage":"s","key":"k","kind":"exception","message":"E: x","place":"","traceback":"Traceback…","output":"","attempts":2,"seconds":0.0015,"peak_memory":4096}]"#);
     }
 }

@@ -285,6 +285,12 @@ pub const SETTINGS: &[Key] = &[
     key("batch_size", SIZE_OR_AUTO, "Items that flow through the stages together, at most; default auto."),
     key("retries", Kind::Either(RETRIES_FORMS), "How often a failed item is tried again; default 0."),
     key("timeout", Kind::Duration, "Limit per item, such as 30s."),
+    key("memory", Kind::Size, "Limit per worker with all that it starts, such as 2GiB; the item in hand fails."),
+    key(
+        "max_tasks_per_worker",
+        Kind::Integer(1),
+        "How many items a Python worker takes before a new one takes its place; default: no limit.",
+    ),
     key(
         "on_error",
         Kind::Word(&[word("continue", "the other items go on"), word("stop", "the run stops")]),
@@ -301,7 +307,6 @@ pub const SETTINGS: &[Key] = &[
     key("version", Kind::Text, "Part of what results depend on: change it to have them made again."),
     key("deps", Kind::OneOrMore(&Kind::Template), "Further files that results depend on: paths, globs or templates."),
     key("interpreter", Kind::Text, "The Python interpreter; default: $VIRTUAL_ENV, then python3."),
-    later("memory", Kind::Size, "Limit per worker, such as 2GiB."),
     later("share", Kind::Map(&Kind::Any), "Large read-only objects, loaded once per worker."),
     later("files", Kind::Map(&Kind::Template), "Files that an item makes."),
     later("packages", NAMES, "Installed packages whose versions results depend on."),
@@ -331,6 +336,7 @@ static RETRIES: Shape = Shape {
         key("factor", Kind::Number, "By which that time grows with each attempt; default 2."),
         key("max_backoff", Kind::Duration, "The longest such time; default 1m."),
         key("kinds", Kind::OneOrMore(&Kind::Word(FAILURES)), "After which failures; default: all of them."),
+        key("on", Kind::OneOrMore(&Kind::Word(FAILURES)), "Another name of `kinds`."),
     ]],
     required: &["max"],
 };

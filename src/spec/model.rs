@@ -237,6 +237,10 @@ pub struct Settings {
     pub batch_size: Option<usize>,
     pub retries: Retries,
     pub timeout: Option<Duration>,
+    /// Bytes that a worker with all that it starts may hold.
+    pub memory: Option<u64>,
+    /// How many items a Python worker takes.
+    pub max_tasks_per_worker: Option<usize>,
     pub stop_on_error: bool,
     pub max_failures: Option<MaxFailures>,
     /// A Python function run once in every worker.

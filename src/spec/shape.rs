@@ -243,6 +243,7 @@ fn scalar_fits(kind: &Kind, node: &Node) -> bool {
         Kind::Number => matches!(value, Value::Int(_)) || matches!(value, Value::Float(v) if v.is_finite()),
         Kind::Bool => matches!(value, Value::Bool(_)),
         Kind::Duration => units::duration(node).is_some(),
+        Kind::Size => units::size(node).is_some(),
         Kind::Percent => units::percent(node).is_some(),
         _ => false,
     }

@@ -13,16 +13,62 @@ const MAX_SECONDS: f64 = 3.2e9;
 /// `30s`, `1.5h`, `100ms`, `2m`, `1d`; a bare number counts seconds.
 pub fn duration(node: &Node) -> Option<Duration> {
     let Scalar { text, value, .. } = node.scalar()?;
-    let seconds = match value {
-        Value::Int(seconds) => *seconds as f64,
-        Value::Float(seconds) => *seconds,
+    matches!(value, Value::Int(_) | Value::Float(_) | Value::Text(_)).then(|| duration_of(text))?
+}
+
+/// The same in text, one or several spans as in `3h50m`.
+pub fn duration_of(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    if let Some(seconds) = decimal(rest) {
+        return checked_seconds(seconds);
+    }
+    let mut seconds = 0.0;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let (unit, factor) = UNITS.iter().find(|(unit, _)| tail.trim_start().starts_with(unit))?;
+        seconds += decimal(number)? * factor;
+        rest = tail.trim_start()[unit.len()..].trim_start();
+        if rest.is_empty() {
+            return checked_seconds(seconds);
+        }
+    }
+}
+
+fn checked_seconds(seconds: f64) -> Option<Duration> {
+    (0.0..=MAX_SECONDS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+}
+
+/// In lower case, each before those that it ends with.
+const SIZES: [(&str, u64); 13] = [
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+    ("kb", 1000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("k", 1 << 10),
+    ("m", 1 << 20),
+    ("g", 1 << 30),
+    ("t", 1 << 40),
+    ("b", 1),
+];
+
+/// `512MiB`, `1.5GB`, `2G` (as in Slurm, 2 GiB); a bare number counts bytes.
+pub fn size(node: &Node) -> Option<u64> {
+    let Scalar { text, value, .. } = node.scalar()?;
+    let bytes = match value {
+        Value::Int(bytes) => return u64::try_from(*bytes).ok(),
         Value::Text(_) => {
-            let (number, unit) = UNITS.iter().find_map(|(unit, s)| Some((text.trim().strip_suffix(unit)?, s)))?;
-            decimal(number.trim())? * unit
+            let text = text.trim().to_ascii_lowercase();
+            let (number, unit) = SIZES.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))?;
+            decimal(number.trim())? * *unit as f64
         }
         _ => return None,
     };
-    (0.0..=MAX_SECONDS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+    (bytes <= 1e18).then_some(bytes as u64)
 }
 
 /// `5%`, from 0 to 100.
@@ -75,6 +121,25 @@ pub fn is_identifier(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::spec::yaml::parse;
+
+    #[test]
+    fn sizes() {
+        let read = |text: &str| size(&parse(text).expect("YAML"));
+        assert_eq!(read("2GiB"), Some(2 << 30));
+        assert_eq!(read("1.5 GB"), Some(1_500_000_000));
+        assert_eq!(["512m", "512MiB", "536870912"].map(read), [Some(512 << 20); 3]);
+        assert_eq!(read("1000kB"), Some(1_000_000));
+        assert_eq!(["GiB", "lots", "-1G", "1.5", "1e9", "null", "2 GiB!"].map(read), [None; 7]);
+    }
+
+    #[test]
+    fn spans_of_the_command_line() {
+        let seconds = |text: &str| duration_of(text).map(|d| d.as_secs_f64());
+        assert_eq!(seconds("3h50m"), Some(13800.0));
+        assert_eq!(seconds("1d 2h 3min 4s 5ms"), Some(93784.005));
+        assert_eq!(["90", "90s", "1.5m"].map(seconds), [Some(90.0); 3]);
+        assert_eq!(["", "h", "3x", "3h50", "-1s", "3h m"].map(seconds), [None; 6]);
+    }
 
     #[test]
     fn durations() {

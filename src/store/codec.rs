@@ -3,7 +3,8 @@
 //! ```text
 //! segment: 'S' | format u8 | items u32 | length of who u32 | sum of who 8 | who | sum of body 8 | body
 //!     who: rows, origins u64…, inputs 16 bytes… (not compressed: hashes do not get shorter)
-//!     body, LZ4: done u32 | micros u32… | attempts | counts | added table | failures as JSON
+//!     body, LZ4: done u32 | micros u32… | peaks in KiB (not in format 1) | attempts | counts | added table
+//!         | failures as JSON
 //! roster:  'R' | format u8 | digest 16 | sum of body 8 | body
 //!     body, LZ4: items u32 | rows | origins u64… | keys | table | bad rows as JSON
 //! ```
@@ -15,9 +16,10 @@ use super::bytes::{Reader, decompress, put_compressed, put_rows, put_varint, sum
 use super::error::StoreError;
 use super::model::{RosterBatch, Segment};
 use crate::data::codec::{read_table, write_table};
-use crate::data::{Failure, Hash, Items, Origin, Table};
+use crate::data::{Failure, Hash, Items, Origin, Table, Usage};
 
-const FORMAT: u8 = 1;
+/// The format that is written; older ones are read.
+const FORMAT: u8 = 2;
 const SEGMENT: &str = "a segment";
 const ROSTER: &str = "a roster batch";
 const WHO_START: usize = 18;
@@ -87,17 +89,9 @@ impl Segment {
     fn body(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.len() * 6 + self.added.bytes());
         out.extend_from_slice(&(self.done as u32).to_le_bytes());
-        put_numbers(&mut out, &self.micros, |n| n.to_le_bytes());
-        match self.attempts.first() {
-            Some(&first) if self.attempts.iter().all(|&n| n == first) => {
-                out.push(0);
-                out.extend_from_slice(&first.to_le_bytes());
-            }
-            _ => {
-                out.push(1);
-                put_numbers(&mut out, &self.attempts, |n| n.to_le_bytes());
-            }
-        }
+        put_numbers(&mut out, &self.usage, |used| used.micros.to_le_bytes());
+        put_mostly_equal(&mut out, &self.usage, |used| used.peak_kib.to_le_bytes());
+        put_mostly_equal(&mut out, &self.attempts, |n| n.to_le_bytes());
         match &self.counts {
             None => out.push(0),
             Some(counts) => {
@@ -120,15 +114,17 @@ pub(super) fn decode_who(bytes: &[u8]) -> Result<Who, StoreError> {
 /// The segment that [`Segment::encode`] wrote.
 pub(super) fn decode_segment(bytes: &[u8]) -> Result<Segment, StoreError> {
     let (who, body) = split_segment(bytes)?;
+    let format = bytes[1];
     let body = checked_body(body, SEGMENT)?;
     let items = who.rows.len();
     let mut reader = Reader::new(&body, SEGMENT);
     let done = reader.u32()? as usize;
     let micros = reader.column(items, u32::from_le_bytes)?;
-    let attempts = match reader.u8()? {
-        0 => vec![u16::from_le_bytes(reader.array()?); items],
-        _ => reader.column(items, u16::from_le_bytes)?,
+    let peaks = match format {
+        1 => vec![0; items],
+        _ => take_mostly_equal(&mut reader, items, u32::from_le_bytes)?,
     };
+    let attempts = take_mostly_equal(&mut reader, items, u16::from_le_bytes)?;
     if done > items {
         return Err(reader.damaged("its length"));
     }
@@ -144,13 +140,15 @@ pub(super) fn decode_segment(bytes: &[u8]) -> Result<Segment, StoreError> {
     }
     reader.finish()?;
     let Who { rows, origins, inputs } = who;
-    Ok(Segment { rows, origins, inputs, micros, attempts, done, counts, added, failures })
+    let usage = micros.into_iter().zip(peaks).map(|(micros, peak_kib)| Usage { micros, peak_kib }).collect();
+    Ok(Segment { rows, origins, inputs, usage, attempts, done, counts, added, failures })
 }
 
 /// Who, and the body with its sum.
 fn split_segment(bytes: &[u8]) -> Result<(Who, &[u8]), StoreError> {
     let mut reader = Reader::new(bytes, SEGMENT);
-    if reader.array()? != [b'S', FORMAT] {
+    let [kind, format] = reader.array()?;
+    if kind != b'S' || !(1..=FORMAT).contains(&format) {
         return Err(reader.damaged("its head"));
     }
     let items = reader.u32()? as usize;
@@ -198,7 +196,8 @@ pub(super) fn encode_roster(batch: &RosterBatch) -> Vec<u8> {
 /// The batch that [`encode_roster`] wrote.
 pub(super) fn decode_roster(bytes: &[u8]) -> Result<RosterBatch, StoreError> {
     let mut reader = Reader::new(bytes, ROSTER);
-    if reader.array()? != [b'R', FORMAT] {
+    let [kind, format] = reader.array()?;
+    if kind != b'R' || !(1..=FORMAT).contains(&format) {
         return Err(reader.damaged("its head"));
     }
     let digest = Hash(reader.array()?);
@@ -227,6 +226,31 @@ pub(super) fn decode_roster(bytes: &[u8]) -> Result<RosterBatch, StoreError> {
 fn put_numbers<const N: usize, T: Copy>(out: &mut Vec<u8>, numbers: &[T], bytes: impl Fn(T) -> [u8; N]) {
     out.reserve(numbers.len() * N);
     numbers.iter().for_each(|&n| out.extend_from_slice(&bytes(n)));
+}
+
+/// One number where all are equal.
+fn put_mostly_equal<const N: usize, T: Copy>(out: &mut Vec<u8>, numbers: &[T], bytes: impl Fn(T) -> [u8; N]) {
+    match numbers.first().map(|&first| bytes(first)) {
+        Some(first) if numbers.iter().all(|&n| bytes(n) == first) => {
+            out.push(0);
+            out.extend_from_slice(&first);
+        }
+        _ => {
+            out.push(1);
+            put_numbers(out, numbers, bytes);
+        }
+    }
+}
+
+fn take_mostly_equal<const N: usize, T: Copy>(
+    reader: &mut Reader,
+    n: usize,
+    read: impl Fn([u8; N]) -> T,
+) -> Result<Vec<T>, StoreError> {
+    match reader.u8()? {
+        0 => Ok(vec![read(reader.array()?); n]),
+        _ => reader.column(n, read),
+    }
 }
 
 fn put_texts(out: &mut Vec<u8>, texts: &StringArray) {
@@ -301,6 +325,7 @@ mod tests {
         let mut segment = segment_of(0..40);
         segment.rows = (0..40).map(|i| i * i % 37).collect();
         segment.attempts[3] = 2;
+        segment.usage[5].peak_kib = 7;
         segment.done = 30;
         segment.counts = Some((0..30).map(|i| i % 3).collect());
         let values = [Value::Int(1), Value::Text("ü".into()), Value::Null, Value::Absent, Value::Float(f64::NAN)];

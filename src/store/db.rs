@@ -28,7 +28,7 @@ use super::error::StoreError;
 use super::lock::RunLock;
 
 /// The format that this program writes; it reads this one and all before it.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 const CACHE: usize = 64 << 20;
 /// How long a reader waits for a run that is just repairing the file.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! What the store keeps, in memory.
 
-use crate::data::{Failure, Hash, Items, Origin, Table};
+use crate::data::{Failure, Hash, Items, Origin, Table, Usage};
 
 /// The outcomes of some items of a stage at one version: those done first, then those failed.
 #[derive(Debug, Clone)]
@@ -11,8 +11,8 @@ pub struct Segment {
     pub origins: Vec<Origin>,
     /// The hash of what the action saw of each.
     pub inputs: Vec<Hash>,
-    /// Microseconds that each took.
-    pub micros: Vec<u32>,
+    /// What each used.
+    pub usage: Vec<Usage>,
     /// The attempt at which each ended, from 1.
     pub attempts: Vec<u16>,
     /// How many of them, from the first, succeeded.
@@ -48,7 +48,7 @@ impl Segment {
             .failures
             .iter()
             .map(|(key, f)| key.len() + f.message.len() + f.traceback.len() + f.output.len() + f.place.len() + 160);
-        self.len() * 38 + counts + self.added.bytes() + failures.sum::<usize>()
+        self.len() * 42 + counts + self.added.bytes() + failures.sum::<usize>()
     }
 
     /// How many rows item `at`, which succeeded, gave.
@@ -85,7 +85,7 @@ impl Segment {
             rows: pick(&self.rows, &done, &failed),
             origins: pick(&self.origins, &done, &failed),
             inputs: pick(&self.inputs, &done, &failed),
-            micros: pick(&self.micros, &done, &failed),
+            usage: pick(&self.usage, &done, &failed),
             attempts: pick(&self.attempts, &done, &failed),
             done: done.len(),
             counts,
@@ -107,7 +107,7 @@ impl Segment {
             rows: each(parts, |p| &p.rows),
             origins: each(parts, |p| &p.origins),
             inputs: each(parts, |p| &p.inputs),
-            micros: each(parts, |p| &p.micros),
+            usage: each(parts, |p| &p.usage),
             attempts: each(parts, |p| &p.attempts),
             done: parts.iter().map(|p| p.done).sum(),
             counts: counted.then(|| parts.iter().flat_map(counts).collect()),

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::data::{Column, Failure, FailureKind, Items, Origin, Table, Value};
+use crate::data::{Column, Failure, FailureKind, Items, Origin, Table, Usage, Value};
 
 /// Outcomes of items that are their rows.
 pub(super) fn segment_of(rows: std::ops::Range<u64>) -> Segment {
@@ -14,7 +14,7 @@ pub(super) fn segment_of(rows: std::ops::Range<u64>) -> Segment {
         rows: rows.clone().collect(),
         origins: rows.clone().collect(),
         inputs: rows.clone().map(input_of).collect(),
-        micros: vec![5; n],
+        usage: vec![Usage { micros: 5, peak_kib: 9 }; n],
         attempts: vec![1; n],
         done: n,
         counts: None,
@@ -156,7 +156,7 @@ fn a_newer_store_is_refused() {
             Ok(())
         })
         .unwrap();
-    let newer = |e: StoreError| matches!(e, StoreError::Newer { found: 2, known: 1 });
+    let newer = |e: StoreError| matches!(e, StoreError::Newer { found, known: db::FORMAT } if found == db::FORMAT + 1);
     assert!(newer(Store::open(dir.path(), &OpenOptions::default()).unwrap_err()));
     assert!(newer(Store::read(dir.path()).unwrap_err()));
 }
@@ -324,7 +324,7 @@ fn segment_of_outcomes(outcomes: &[Outcome]) -> Segment {
         rows: all.iter().map(|o| o.row).collect(),
         origins: all.iter().map(|o| o.origin).collect(),
         inputs: all.iter().map(|o| input_of(o.input)).collect(),
-        micros: all.iter().map(|o| o.id).collect(),
+        usage: all.iter().map(|o| Usage::of_micros(o.id)).collect(),
         attempts: vec![1; all.len()],
         done: done.len(),
         counts: None,
@@ -357,7 +357,7 @@ fn id_of(hit: &Hit) -> u32 {
             other => panic!("{other:?}"),
         },
     };
-    assert_eq!(id, hit.micros(), "columns in step");
+    assert_eq!(id, hit.usage().micros, "columns in step");
     id
 }
 

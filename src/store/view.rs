@@ -19,7 +19,7 @@ use super::db::{DIRECTORY, SEGMENTS, VERSIONS, table};
 use super::error::StoreError;
 use super::index::{Index, Spot};
 use super::model::Segment;
-use crate::data::{Failure, Hash, Items, Origin};
+use crate::data::{Failure, Hash, Items, Origin, Usage};
 
 /// An outcome that was found: item `at` of a segment.
 #[derive(Debug, Clone)]
@@ -39,9 +39,9 @@ impl Hit {
         self.segment.attempts[self.at as usize]
     }
 
-    /// Microseconds that it took.
-    pub fn micros(&self) -> u32 {
-        self.segment.micros[self.at as usize]
+    /// What it used.
+    pub fn usage(&self) -> Usage {
+        self.segment.usage[self.at as usize]
     }
 
     /// The hash of what its action saw.

@@ -89,7 +89,7 @@ fn note(tasks: &mut BTreeMap<TaskId, Ended>, report: &Report) {
         }
         Report::Part { task, outcomes } => {
             let ended = tasks.entry(*task).or_default();
-            assert_eq!(outcomes.micros.len(), outcomes.done.len() + outcomes.failed.len());
+            assert_eq!(outcomes.usage.len(), outcomes.done.len() + outcomes.failed.len());
             let mut row = 0;
             for (at, item) in outcomes.done.iter().enumerate() {
                 let rows = outcomes.counts.as_ref().map_or(1, |c| c[at]) as usize;
@@ -123,7 +123,7 @@ pub fn command_job(stdout: Stdout, shape: Shape, workers: usize, timeout: Option
         stage: "stage".into(),
         work: Work::Command { stdout, ok_codes: vec![0] },
         shape,
-        pool: PoolKey { threads: false, python: None, env: Vec::new(), cwd: "/".into() },
+        pool: PoolKey { cwd: "/".into(), ..PoolKey::default() },
         workers,
         timeout,
     })

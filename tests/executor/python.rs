@@ -92,6 +92,7 @@ impl Lab {
                 python: Some(PythonEnv { interpreter: "python3".into(), path: path.clone(), init: None }),
                 env: vec![("MARKER".into(), self.marker())],
                 cwd: path,
+                ..PoolKey::default()
             },
             workers,
             timeout,

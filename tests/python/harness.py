@@ -110,7 +110,7 @@ class Worker:
                 assert seq == self.seq
                 return done, failed, begun
             assert kind == b"P", kind
-            seq, first, items, _mean = struct.unpack_from("<QIII", payload)
+            seq, first, items, _mean, _peak = struct.unpack_from("<QIIII", payload)
             told, at = load(payload, 20)
             slow.update(told[0])
             self.slow = slow

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Dispatcher, InFlight, Message, Mode};
-use crate::data::{Failure, Table};
+use crate::data::{Failure, Table, Usage};
 use crate::engine::EngineError;
 use crate::engine::events::{Event, ItemStatus};
 use crate::engine::prepare::Prepared;
@@ -96,9 +96,9 @@ impl Dispatcher<'_> {
         if !prepared.failed.is_empty() {
             inflight.ready = (0..inflight.pending.len() as u32).collect();
             self.started(task);
-            let micros = vec![0; prepared.failed.len()];
+            let usage = vec![Usage::default(); prepared.failed.len()];
             let (none, failed) = (Table::empty(0), prepared.failed);
-            self.part(task, Outcomes { done: Vec::new(), counts: None, added: none, failed, micros });
+            self.part(task, Outcomes { done: Vec::new(), counts: None, added: none, failed, usage });
         }
         let Some(inflight) = self.tasks.get_mut(&task) else { return };
         inflight.ready = prepared.ready;
@@ -130,13 +130,13 @@ impl Dispatcher<'_> {
         let (stage, pending) = (inflight.stage, inflight.pending.clone());
         let place = |i: u32| inflight.ready[i as usize];
         let run = &mut self.stages[stage];
-        let micros: u64 = outcomes.micros.iter().map(|&m| u64::from(m)).sum();
+        let micros: u64 = outcomes.usage.iter().map(|used| u64::from(used.micros)).sum();
         run.pace.learn(outcomes.done.len() + outcomes.failed.len(), micros);
         let done: Vec<u32> = outcomes.done.iter().map(|&i| place(i)).collect();
         let mut failed = Vec::new();
-        let mut done_micros = outcomes.micros;
-        let failed_micros = done_micros.split_off(done.len());
-        for ((i, failure), micros) in outcomes.failed.into_iter().zip(failed_micros) {
+        let mut usage = outcomes.usage;
+        let failed_usage = usage.split_off(done.len());
+        for ((i, failure), used) in outcomes.failed.into_iter().zip(failed_usage) {
             let at = place(i);
             let attempts = pending.attempts[at as usize] + 1;
             match retry_at(run, &failure, attempts) {
@@ -147,7 +147,7 @@ impl Dispatcher<'_> {
                     run.counts.due += 1;
                     run.retries.push((when, again));
                 }
-                None => failed.push((at, failure, micros)),
+                None => failed.push((at, failure, used)),
             }
         }
         if done.is_empty() && failed.is_empty() {
@@ -155,8 +155,7 @@ impl Dispatcher<'_> {
         }
         run.uncommitted += (done.len() + failed.len()) as u64;
         let forwards = !self.open_consumers(Input::Stage(stage)).is_empty();
-        let ended =
-            Ended { pending, done, counts: outcomes.counts, added: outcomes.added, failed, micros: done_micros };
+        let ended = Ended { pending, done, counts: outcomes.counts, added: outcomes.added, failed, usage };
         self.commit(stage, ended, forwards);
     }
 
@@ -214,14 +213,15 @@ impl Dispatcher<'_> {
         run.counts.ran += ended;
         run.last_commit = Some(Instant::now());
         let name = run.planned.name.clone();
-        for (number, (key, attempt, micros)) in items.into_iter().enumerate() {
+        for (number, (key, attempt, used)) in items.into_iter().enumerate() {
             let failure = (number as u64).checked_sub(done).map(|n| &failed[n as usize].1);
             let _ = self.lines.events.send(Event::Item {
                 stage: name.clone(),
                 key,
                 status: if failure.is_some() { ItemStatus::Failed } else { ItemStatus::Done },
                 attempt: u32::from(attempt),
-                seconds: f64::from(micros) / 1e6,
+                seconds: used.seconds(),
+                peak_memory: used.peak_bytes(),
                 kind: failure.map(|f| f.kind.to_string()),
             });
         }
@@ -277,8 +277,8 @@ pub(super) struct Ended {
     done: Vec<u32>,
     counts: Option<Vec<u32>>,
     added: Table,
-    failed: Vec<(u32, Failure, u32)>,
-    micros: Vec<u32>,
+    failed: Vec<(u32, Failure, Usage)>,
+    usage: Vec<Usage>,
 }
 
 impl Ended {
@@ -290,7 +290,7 @@ impl Ended {
             rows: all.iter().map(|i| items.rows[of(i)]).collect(),
             origins: all.iter().map(|i| items.origins[of(i)]).collect(),
             inputs: all.iter().map(|i| self.pending.inputs[of(i)]).collect(),
-            micros: self.micros.iter().copied().chain(self.failed.iter().map(|f| f.2)).collect(),
+            usage: self.usage.iter().copied().chain(self.failed.iter().map(|f| f.2)).collect(),
             attempts: all.iter().map(|i| self.pending.attempts[of(i)] + 1).collect(),
             done: self.done.len(),
             counts: self.counts.clone(),
@@ -308,10 +308,10 @@ impl Ended {
         }
     }
 
-    fn items(&self, segment: &Segment) -> Vec<(String, u16, u32)> {
+    fn items(&self, segment: &Segment) -> Vec<(String, u16, Usage)> {
         let all = self.done.iter().copied().chain(self.failed.iter().map(|f| f.0));
         all.enumerate()
-            .map(|(n, i)| (self.pending.batch.items.key(i as usize), segment.attempts[n], segment.micros[n]))
+            .map(|(n, i)| (self.pending.batch.items.key(i as usize), segment.attempts[n], segment.usage[n]))
             .collect()
     }
 }

@@ -18,6 +18,7 @@ use super::running::{Feed, Running};
 use super::spawn::{self, CArray, Program, Stack};
 use super::sweep::{kill, reap, sweep};
 use super::{env_block, lookup, merged_env_of, wait_message};
+use crate::data::Usage;
 
 /// Results are sent when so much time has passed since the last ones, or so many bytes have come together.
 pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(5);
@@ -29,6 +30,7 @@ pub(super) fn keep(
     env: Vec<(OsString, OsString)>,
     (cwd, folder): (&Path, io::Result<()>),
     slot: OwnedFd,
+    memory: Option<u64>,
 ) {
     if let Err(e) = folder {
         let why = NotStarted { folder: true, errno: e.raw_os_error().unwrap_or(0) };
@@ -36,7 +38,7 @@ pub(super) fn keep(
         let _ = control.write(&FromKeeper::Failed { message }.frame());
         return;
     }
-    if let Ok(mut keeper) = Commands::new(control, env, slot) {
+    if let Ok(mut keeper) = Commands::new(control, env, slot, memory) {
         while let Some(message) = wait_message(&mut keeper.results.control) {
             let ToKeeper::Task(task) = message else { continue };
             if keeper.run_task(&task).is_none() {
@@ -104,15 +106,23 @@ struct Commands {
     found: Option<(String, Vec<CString>)>,
     stack: Stack,
     null: OwnedFd,
+    /// The most bytes that a command may hold.
+    memory: Option<u64>,
 }
 
 impl Commands {
-    fn new(control: Channel, env: Vec<(OsString, OsString)>, slot: OwnedFd) -> io::Result<Commands> {
+    fn new(
+        control: Channel,
+        env: Vec<(OsString, OsString)>,
+        slot: OwnedFd,
+        memory: Option<u64>,
+    ) -> io::Result<Commands> {
         let results = Results { control, seq: 0, waiting: Vec::new(), bytes: 0, sent: Instant::now() };
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         let null = rustix::io::fcntl_dupfd_cloexec(&null, spawn::LOW_FDS)?;
         let envp = env_block(&env);
-        Ok(Commands { results, slot: Slot::open(slot)?, env, envp, found: None, stack: Stack::default(), null })
+        let slot = Slot::open(slot)?;
+        Ok(Commands { results, slot, env, envp, found: None, stack: Stack::default(), null, memory })
     }
 
     /// `None`: bpp-flow is gone.
@@ -135,8 +145,13 @@ impl Commands {
     fn run_item(&mut self, index: u32, item: &CommandItem, task: &CommandTask) -> Option<CommandResult> {
         let begun = Instant::now();
         self.slot.set_item(task.seq, Some(index));
-        let mut result =
-            CommandResult { index, micros: 0, ending: Ending::Exited(0), stdout: Vec::new(), stderr: Vec::new() };
+        let mut result = CommandResult {
+            index,
+            usage: Usage::default(),
+            ending: Ending::Exited(0),
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        };
         match self.start(item, task) {
             Err(why) => {
                 result.ending = Ending::NotStarted;
@@ -145,12 +160,13 @@ impl Commands {
             Ok(mut running) => {
                 self.slot.set_group(running.pid());
                 result.ending = running.attend(&mut self.results, task.timeout.map(|limit| begun + limit))?;
+                result.usage.peak_kib = running.peak_kib();
                 (result.stdout, result.stderr) = running.output();
                 self.slot.set_group(0);
             }
         }
         self.slot.set_item(task.seq, None);
-        result.micros = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+        result.usage.micros = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
         Some(result)
     }
 
@@ -189,7 +205,7 @@ impl Commands {
             candidates[..=child.candidate].rotate_right(1);
         }
         let feed = stdin.map(|p| Feed::new(p.1, item.stdin.clone().unwrap_or_default(), task.streamed));
-        Ok(Running::new(child, stdout.map(|p| p.0), stderr.0, feed))
+        Ok(Running::new(child, stdout.map(|p| p.0), stderr.0, feed, self.memory))
     }
 
     /// Leaves in `self.found` where the program may lie.

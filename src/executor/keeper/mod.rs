@@ -7,6 +7,7 @@
 
 mod capture;
 mod commands;
+mod memory;
 mod process;
 pub(super) mod protocol;
 mod running;
@@ -44,12 +45,14 @@ fn keep() -> Option<()> {
     let socket = unsafe { OwnedFd::from_raw_fd(0) };
     let fds = receive_fds(&socket)?;
     let mut control = Channel::new(UnixStream::from(socket));
-    let ToKeeper::Setup(Setup { role, env, cwd }) = wait_message(&mut control)? else { return None };
+    let ToKeeper::Setup(Setup { role, env, cwd, memory }) = wait_message(&mut control)? else { return None };
     let folder = std::env::set_current_dir(&cwd);
     let env = merged_env(env);
     match role {
-        Role::Process { argv, terminal } => process::keep(control, &argv, env, (&cwd, folder), &fds, terminal),
-        Role::Commands => commands::keep(control, env, (&cwd, folder), fds.into_iter().next()?),
+        Role::Process { argv, terminal } => {
+            process::keep(control, &argv, env, (&cwd, folder), &fds, terminal, memory);
+        }
+        Role::Commands => commands::keep(control, env, (&cwd, folder), fds.into_iter().next()?, memory),
     }
     Some(())
 }

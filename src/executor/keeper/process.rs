@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::super::channel::Channel;
 use super::super::ending::{NotStarted, not_started};
+use super::super::process::SLOT_FD;
+use super::super::slot::Slot;
+use super::memory::Sampler;
 use super::protocol::{FromKeeper, ToKeeper};
 use super::spawn::{self, CArray, Program, Stack};
-use super::sweep::{kill, reap, sweep};
+use super::sweep::{Ended, kill, reap, sweep};
 use super::{env_block, lookup, poll, poll_fd};
 
 /// How long a process may take to end when asked to.
@@ -23,9 +26,12 @@ struct Kept {
     pid: c_int,
     /// Negative: the group; else the process alone.
     target: c_int,
-    status: Option<c_int>,
+    ended: Option<Ended>,
     /// When it will be killed; it has been asked to end.
     deadline: Option<Instant>,
+    memory: Sampler,
+    over_memory: bool,
+    slot: Slot,
 }
 
 /// Starts the process and looks after it until it or bpp-flow ends.
@@ -36,7 +42,9 @@ pub(super) fn keep(
     (cwd, folder): (&Path, io::Result<()>),
     fds: &[OwnedFd],
     terminal: bool,
+    memory: Option<u64>,
 ) {
+    let Some(slot) = fds.get(SLOT_FD as usize).and_then(|fd| Slot::open(fd.try_clone().ok()?).ok()) else { return };
     let started = match folder {
         Ok(()) => start(argv, &env, fds, !terminal),
         Err(e) => Err(NotStarted { folder: true, errno: e.raw_os_error().unwrap_or(0) }),
@@ -51,14 +59,16 @@ pub(super) fn keep(
         }
     };
     let _ = control.write(&FromKeeper::Started { pid }.frame());
-    let mut kept = Kept { pid, target: if terminal { pid } else { -pid }, status: None, deadline: None };
+    let (target, memory) = (if terminal { pid } else { -pid }, Sampler::new(memory, pid));
+    let mut kept = Kept { pid, target, ended: None, deadline: None, memory, over_memory: false, slot };
     watch(&mut control, &mut kept);
     if !terminal {
         kill(kept.target, libc::SIGKILL);
     }
     let last = sweep(Some(pid));
-    if let Some(status) = kept.status.or(last) {
-        let _ = control.write(&FromKeeper::Exited { status }.frame());
+    if let Some(Ended { status, peak_kib }) = kept.ended.or(last) {
+        let (peak_kib, over_memory) = (peak_kib.max(kept.slot.peak()), kept.over_memory);
+        let _ = control.write(&FromKeeper::Exited { status, peak_kib, over_memory }.frame());
     }
 }
 
@@ -80,12 +90,13 @@ fn start(
 fn watch(control: &mut Channel, kept: &mut Kept) {
     let deaths = death_notes();
     loop {
-        let limit = kept.deadline.map(|d| {
-            let left = d.saturating_duration_since(Instant::now());
-            if kept.status.is_some() { left.min(TICK) } else { left }
-        });
+        let mut limit = kept.memory.patience();
+        if let Some(deadline) = kept.deadline {
+            limit = limit.min(deadline.saturating_duration_since(Instant::now()));
+            limit = if kept.ended.is_some() { limit.min(TICK) } else { limit };
+        }
         let mut fds = [poll_fd(&control.socket(), libc::POLLIN), poll_fd(&deaths, libc::POLLIN)];
-        poll(&mut fds, limit);
+        poll(&mut fds, Some(limit));
         if fds[0].revents != 0 {
             control.fill();
         }
@@ -101,8 +112,12 @@ fn watch(control: &mut Channel, kept: &mut Kept) {
         if fds[1].revents != 0 {
             let _ = rustix::io::read(&deaths, &mut [0u8; 1024]);
         }
-        kept.status = kept.status.or(reap(Some(kept.pid)));
-        if is_over(kept) {
+        kept.ended = kept.ended.or(reap(Some(kept.pid)));
+        if let Some(seen) = kept.memory.look() {
+            kept.slot.raise_peak(seen.bytes);
+            kept.over_memory = seen.over && kept.ended.is_none();
+        }
+        if kept.over_memory || is_over(kept) {
             return;
         }
     }
@@ -110,7 +125,7 @@ fn watch(control: &mut Channel, kept: &mut Kept) {
 
 /// Whether the process has ended and its group, if it was asked to end, has had its time.
 fn is_over(kept: &Kept) -> bool {
-    match (kept.status, kept.deadline) {
+    match (kept.ended, kept.deadline) {
         (Some(_), None) => true,
         (Some(_), Some(deadline)) => Instant::now() >= deadline || !kill(kept.target, 0),
         (None, Some(deadline)) => Instant::now() >= deadline,

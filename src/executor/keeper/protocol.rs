@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::CommandItem;
 use super::super::codec::{DamagedFrame, FrameReader, FrameWriter};
+use crate::data::Usage;
 
 /// The first frame: what the keeper is for. Descriptors came before it, in the order that [`Role`] tells.
 #[derive(Debug, PartialEq)]
@@ -14,6 +15,8 @@ pub(in super::super) struct Setup {
     /// On top of the keeper's own environment, which is bpp-flow's.
     pub env: Vec<(OsString, OsString)>,
     pub cwd: PathBuf,
+    /// How many bytes the process with all that it starts, or a command, may hold.
+    pub memory: Option<u64>,
 }
 
 /// What a keeper looks after.
@@ -61,8 +64,9 @@ pub(in super::super) enum FromKeeper {
     Started { pid: i32 },
     /// It could not be started.
     Failed { message: String },
-    /// It ended, and so did everything that it started: the status as `wait` gives it.
-    Exited { status: i32 },
+    /// It ended, and so did everything that it started: the status as `wait` gives it, and the most memory that it
+    /// held since it last told of an item.
+    Exited { status: i32, peak_kib: u32, over_memory: bool },
     /// Commands ended.
     Results { seq: u64, results: Vec<CommandResult> },
     /// The task is over; so many items were begun.
@@ -73,7 +77,7 @@ pub(in super::super) enum FromKeeper {
 #[derive(Debug, PartialEq)]
 pub(in super::super) struct CommandResult {
     pub index: u32,
-    pub micros: u32,
+    pub usage: Usage,
     pub ending: Ending,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
@@ -90,6 +94,8 @@ pub(in super::super) enum Ending {
     TimedOut,
     /// Stopped: it wrote more than is kept.
     TooMuchOutput,
+    /// Stopped: it held more memory than the limit.
+    OverMemory,
 }
 
 impl ToKeeper {
@@ -138,7 +144,9 @@ fn setup_frame(setup: &Setup) -> Vec<u8> {
     w.list(&setup.env, |w, (name, value)| {
         w.os(name).os(value);
     });
-    w.os(setup.cwd.as_os_str());
+    w.os(setup.cwd.as_os_str()).option(setup.memory, |w, limit| {
+        w.u64(limit);
+    });
     w.finish()
 }
 
@@ -148,7 +156,7 @@ fn read_setup(r: &mut FrameReader) -> Result<Setup, DamagedFrame> {
         _ => Role::Commands,
     };
     let env = r.list(|r| Ok((r.os()?, r.os()?)))?;
-    Ok(Setup { role, env, cwd: r.os()?.into() })
+    Ok(Setup { role, env, cwd: r.os()?.into(), memory: r.option(FrameReader::u64)? })
 }
 
 /// A [`ToKeeper::Task`] of borrowed items.
@@ -215,9 +223,9 @@ impl FromKeeper {
                 w.bytes(message.as_bytes());
                 w.finish()
             }
-            FromKeeper::Exited { status } => {
+            FromKeeper::Exited { status, peak_kib, over_memory } => {
                 let mut w = FrameWriter::new(b'e');
-                w.i32(*status);
+                w.i32(*status).u32(*peak_kib).u8((*over_memory).into());
                 w.finish()
             }
             FromKeeper::Results { seq, results } => {
@@ -239,7 +247,7 @@ impl FromKeeper {
         let message = match kind {
             b's' => FromKeeper::Started { pid: r.i32()? },
             b'f' => FromKeeper::Failed { message: read_text(&mut r)? },
-            b'e' => FromKeeper::Exited { status: r.i32()? },
+            b'e' => FromKeeper::Exited { status: r.i32()?, peak_kib: r.u32()?, over_memory: r.u8()? != 0 },
             b'r' => FromKeeper::Results { seq: r.u64()?, results: r.list(read_result)? },
             b'd' => FromKeeper::Done { seq: r.u64()?, begun: r.u32()? },
             _ => return Err(DamagedFrame),
@@ -249,7 +257,7 @@ impl FromKeeper {
 }
 
 fn put_result(w: &mut FrameWriter, result: &CommandResult) {
-    w.u32(result.index).u32(result.micros);
+    w.u32(result.index).u32(result.usage.micros).u32(result.usage.peak_kib);
     match result.ending {
         Ending::Exited(status) => {
             w.u8(0).i32(status);
@@ -263,20 +271,24 @@ fn put_result(w: &mut FrameWriter, result: &CommandResult) {
         Ending::TooMuchOutput => {
             w.u8(3);
         }
+        Ending::OverMemory => {
+            w.u8(4);
+        }
     }
     w.bytes(&result.stdout).bytes(&result.stderr);
 }
 
 fn read_result(r: &mut FrameReader) -> Result<CommandResult, DamagedFrame> {
-    let (index, micros) = (r.u32()?, r.u32()?);
+    let (index, usage) = (r.u32()?, Usage { micros: r.u32()?, peak_kib: r.u32()? });
     let ending = match r.u8()? {
         0 => Ending::Exited(r.i32()?),
         1 => Ending::NotStarted,
         2 => Ending::TimedOut,
         3 => Ending::TooMuchOutput,
+        4 => Ending::OverMemory,
         _ => return Err(DamagedFrame),
     };
-    Ok(CommandResult { index, micros, ending, stdout: r.bytes()?.to_vec(), stderr: r.bytes()?.to_vec() })
+    Ok(CommandResult { index, usage, ending, stdout: r.bytes()?.to_vec(), stderr: r.bytes()?.to_vec() })
 }
 
 #[cfg(test)]
@@ -305,13 +317,15 @@ mod tests {
             Just(Ending::NotStarted),
             Just(Ending::TimedOut),
             Just(Ending::TooMuchOutput),
+            Just(Ending::OverMemory),
         ]
     }
 
     fn result() -> impl Strategy<Value = CommandResult> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..20);
-        (any::<u32>(), any::<u32>(), ending(), bytes(), bytes())
-            .prop_map(|(index, micros, ending, stdout, stderr)| CommandResult { index, micros, ending, stdout, stderr })
+        let usage = (any::<u32>(), any::<u32>()).prop_map(|(micros, peak_kib)| Usage { micros, peak_kib });
+        (any::<u32>(), usage, ending(), bytes(), bytes())
+            .prop_map(|(index, usage, ending, stdout, stderr)| CommandResult { index, usage, ending, stdout, stderr })
     }
 
     proptest! {
@@ -341,7 +355,8 @@ mod tests {
     #[test]
     fn setups_read_back() {
         for role in [Role::Commands, Role::Process { argv: vec!["python3".into(), "-c".into()], terminal: true }] {
-            let message = ToKeeper::Setup(Setup { role, env: vec![("A".into(), "b c".into())], cwd: "/tmp".into() });
+            let (env, memory) = (vec![("A".into(), "b c".into())], Some(1 << 40));
+            let message = ToKeeper::Setup(Setup { role, env, cwd: "/tmp".into(), memory });
             let frame = message.frame();
             assert_eq!(ToKeeper::read(frame[4], &frame[HEAD..]), Ok(message));
         }

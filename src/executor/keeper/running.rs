@@ -11,10 +11,11 @@ use rustix::fs::OFlags;
 
 use super::capture::HeadTail;
 use super::commands::Results;
+use super::memory::Sampler;
 use super::process::GRACE;
 use super::protocol::{Ending, ToKeeper};
-use super::spawn::{Child, wait};
-use super::sweep::{kill, sweep};
+use super::spawn::Child;
+use super::sweep::{kill, sweep, wait};
 use super::{NOTHING, poll, poll_fd};
 
 /// An item that writes more to standard output fails.
@@ -91,16 +92,31 @@ pub(super) struct Running {
     err: HeadTail,
     /// Why it is being ended, and when it will be killed.
     ending: Option<(Ending, Option<Instant>)>,
+    memory: Sampler,
+    peak_kib: u32,
 }
 
 impl Running {
-    pub(super) fn new(child: Child, stdout: Option<OwnedFd>, stderr: OwnedFd, feed: Option<Feed>) -> Running {
+    pub(super) fn new(
+        child: Child,
+        stdout: Option<OwnedFd>,
+        stderr: OwnedFd,
+        feed: Option<Feed>,
+        memory: Option<u64>,
+    ) -> Running {
         let (stdout, stderr) = (stdout.map(File::from), Some(File::from(stderr)));
-        Running { child, stdout, stderr, feed, out: Vec::new(), err: HeadTail::default(), ending: None }
+        let memory = Sampler::new(memory, child.pid);
+        let (out, err) = (Vec::new(), HeadTail::default());
+        Running { child, stdout, stderr, feed, out, err, ending: None, memory, peak_kib: 0 }
     }
 
     pub(super) fn pid(&self) -> c_int {
         self.child.pid
+    }
+
+    /// The most memory that was seen, once it has ended.
+    pub(super) fn peak_kib(&self) -> u32 {
+        self.peak_kib
     }
 
     /// What it wrote.
@@ -114,7 +130,8 @@ impl Running {
             self.take_input(results)?;
             let mut fds = self.poll_set(results);
             let next = self.ending.map_or(deadline, |(_, kill_at)| kill_at);
-            let limits = [next.map(|t| t.saturating_duration_since(Instant::now())), results.patience()];
+            let until = next.map(|t| t.saturating_duration_since(Instant::now()));
+            let limits = [until, results.patience(), Some(self.memory.patience())];
             poll(&mut fds, limits.into_iter().flatten().min());
             let [control, out, err, input, ended] = fds.map(|fd| fd.revents != 0);
             if control {
@@ -183,12 +200,20 @@ impl Running {
     /// Asks the command to end if it went beyond a limit, and kills it if it was asked long enough ago.
     fn check(&mut self, deadline: Option<Instant>) {
         let group = -self.child.pid;
+        let seen = self.memory.look();
+        if let Some(seen) = seen {
+            self.peak_kib = self.peak_kib.max(u32::try_from(seen.bytes >> 10).unwrap_or(u32::MAX));
+        }
         match &mut self.ending {
             Some((_, kill_at @ Some(_))) if kill_at.is_some_and(|t| Instant::now() >= t) => {
                 *kill_at = None;
                 kill(group, libc::SIGKILL);
             }
             Some(_) => {}
+            None if seen.is_some_and(|seen| seen.over) => {
+                kill(group, libc::SIGKILL);
+                self.ending = Some((Ending::OverMemory, None));
+            }
             None if self.out.len() > MAX_STDOUT => {
                 self.out = Vec::new();
                 kill(group, libc::SIGKILL);
@@ -205,7 +230,9 @@ impl Running {
     /// The process has ended: takes what is still in its pipes, whoever else may hold them.
     fn end(&mut self) -> Ending {
         self.drain();
-        let ending = Ending::Exited(wait(self.child.pid));
+        let ended = wait(self.child.pid, 0).map(|(_, ended)| ended);
+        self.peak_kib = self.peak_kib.max(ended.map_or(0, |ended| ended.peak_kib));
+        let ending = Ending::Exited(ended.map_or(0, |ended| ended.status));
         let Some((why, kill_at)) = self.ending else { return ending };
         let group = -self.child.pid;
         while kill_at.is_some_and(|t| Instant::now() < t) && kill(group, 0) {

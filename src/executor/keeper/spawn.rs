@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 use super::super::ending::NotStarted;
+use super::sweep::wait;
 
 /// Descriptors below this are targets of the child's; sources must lie above the targets in use.
 pub(super) const LOW_FDS: RawFd = 16;
@@ -118,7 +119,7 @@ fn spawn_once(stack: &mut Stack, program: &Program) -> Result<Child, NotStarted>
     match failure {
         None => Ok(Child { pid, ended, candidate }),
         Some(failure) => {
-            wait(pid);
+            wait(pid, 0);
             Err(failure)
         }
     }
@@ -171,14 +172,6 @@ unsafe fn execute(program: &Program, tried: &mut usize) -> c_int {
         }
     }
     errno
-}
-
-/// Waits for that child; its status.
-pub(super) fn wait(pid: c_int) -> c_int {
-    let mut status = 0;
-    // SAFETY: `status` is valid for writes.
-    while unsafe { libc::waitpid(pid, &raw mut status, 0) } < 0 && errno() == libc::EINTR {}
-    status
 }
 
 /// The last system call's error.

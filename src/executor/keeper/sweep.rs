@@ -5,46 +5,62 @@ use std::fs;
 
 use super::spawn::errno;
 
-/// Kills all children, and all that become children as their parents die, until none is left. Returns the status of
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// As `wait` gives it.
+    pub status: c_int,
+    /// The most memory that it, or one of the children that it waited for, held at once.
+    pub peak_kib: u32,
+}
+
+/// Kills all children, and all that become children as their parents die, until none is left. Returns the end of
 /// `child` if it was among them.
-pub(super) fn sweep(child: Option<c_int>) -> Option<c_int> {
-    let mut status = None;
+pub(super) fn sweep(child: Option<c_int>) -> Option<Ended> {
+    let mut end = None;
     loop {
-        note(reap(child), &mut status);
+        end = reap(child).or(end);
         let children = children();
         if children.is_empty() && !has_children() {
-            return status;
+            return end;
         }
         for pid in children {
             kill(pid, libc::SIGKILL);
         }
-        let mut raw = 0;
-        // SAFETY: `raw` is valid for writes.
-        let pid = unsafe { libc::waitpid(-1, &raw mut raw, 0) };
-        if pid > 0 && Some(pid) == child {
-            status = Some(raw);
+        if let Some((pid, ended)) = wait(-1, 0)
+            && Some(pid) == child
+        {
+            end = Some(ended);
         }
     }
 }
 
-fn note(found: Option<c_int>, status: &mut Option<c_int>) {
-    if found.is_some() {
-        *status = found;
-    }
-}
-
-/// Takes leave of children that have ended, without waiting; the status of `child` if it was among them.
-pub(super) fn reap(child: Option<c_int>) -> Option<c_int> {
+/// Takes leave of children that have ended, without waiting; the end of `child` if it was among them.
+pub(super) fn reap(child: Option<c_int>) -> Option<Ended> {
     let mut found = None;
-    loop {
-        let mut raw = 0;
-        // SAFETY: `raw` is valid for writes.
-        let pid = unsafe { libc::waitpid(-1, &raw mut raw, libc::WNOHANG) };
-        if pid <= 0 {
-            return found;
-        }
+    while let Some((pid, ended)) = wait(-1, libc::WNOHANG) {
         if Some(pid) == child {
-            found = Some(raw);
+            found = Some(ended);
+        }
+    }
+    found
+}
+
+/// Waits for that child (-1: for any); `None`: there is none, or none has ended.
+pub(super) fn wait(pid: c_int, flags: c_int) -> Option<(c_int, Ended)> {
+    // SAFETY: an all-zero `rusage` is valid; both are valid for writes.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        let mut status = 0;
+        loop {
+            let pid = libc::wait4(pid, &raw mut status, flags, &raw mut usage);
+            if pid > 0 {
+                let peak_kib = u32::try_from(usage.ru_maxrss).unwrap_or(u32::MAX);
+                return Some((pid, Ended { status, peak_kib }));
+            }
+            if pid == 0 || errno() != libc::EINTR {
+                return None;
+            }
         }
     }
 }
@@ -67,11 +83,30 @@ pub(super) fn kill(pid: c_int, signal: c_int) -> bool {
 
 /// The processes whose parent this is.
 fn children() -> Vec<c_int> {
-    // SAFETY: `getpid` cannot fail.
-    let me = unsafe { libc::getpid() };
+    let me = std::process::id() as c_int;
+    processes().into_iter().filter(|&(_, parent)| parent == me).map(|(pid, _)| pid).collect()
+}
+
+/// The children of this process, their children, and so on.
+pub(super) fn descendants() -> Vec<c_int> {
+    let mut rest = processes();
+    let mut tree = vec![std::process::id() as c_int];
+    let mut known = 0;
+    while known < tree.len() {
+        let (found, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|(_, parent)| tree[known..].contains(parent));
+        known = tree.len();
+        tree.extend(found.into_iter().map(|(pid, _)| pid));
+        rest = others;
+    }
+    tree.split_off(1)
+}
+
+/// All processes with their parents.
+fn processes() -> Vec<(c_int, c_int)> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<c_int>().ok());
-    pids.filter(|&pid| parent_of(pid) == Some(me)).collect()
+    pids.filter_map(|pid| Some((pid, parent_of(pid)?))).collect()
 }
 
 fn parent_of(pid: c_int) -> Option<c_int> {
@@ -89,7 +124,7 @@ mod tests {
     fn children_are_found_by_their_parent() {
         let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = child.id() as c_int;
-        assert!(children().contains(&pid));
+        assert!(children().contains(&pid) && descendants().contains(&pid));
         assert!(has_children());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{PROTOCOL, WireError, kind};
-use crate::data::{ColumnBuilder, Failure, FailureKind, TableBuilder, Value};
+use crate::data::{ColumnBuilder, Failure, FailureKind, TableBuilder, Usage, Value};
 use crate::executor::marshal::{self, Damaged, ReadError, Reader, Token, Unkept};
 use crate::executor::{Job, Outcomes, Shape};
 
@@ -80,7 +80,7 @@ fn hello(payload: &[u8]) -> Result<FromWorker, WireError> {
 }
 
 fn part(mut fields: Fields, shape: Shape) -> Result<Outcomes, WireError> {
-    let (first, items, mean) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    let (first, items, mean, peak_kib) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
     let end = first.checked_add(items).ok_or(Damaged)?;
     let mut reader = Reader::new(fields.0);
     expect_tuple(&mut reader, 2)?;
@@ -93,9 +93,9 @@ fn part(mut fields: Fields, shape: Shape) -> Result<Outcomes, WireError> {
         results = Results::read(&reader, first..end, shape, &failed, &unkept)?;
         failed.extend(unkept);
     }
-    let micros = |item: &u32| slow.get(item).copied().unwrap_or(mean);
+    let usage = |item: &u32| Usage { micros: slow.get(item).copied().unwrap_or(mean), peak_kib };
     Ok(Outcomes {
-        micros: results.done.iter().chain(failed.keys()).map(micros).collect(),
+        usage: results.done.iter().chain(failed.keys()).map(usage).collect(),
         done: results.done,
         counts: (shape != Shape::One).then_some(results.counts),
         added: results.added.finish(),

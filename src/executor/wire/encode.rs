@@ -7,13 +7,14 @@ use crate::executor::{Job, Shape, TaskInput, Work};
 use crate::spec::model::{Call, ChunkFormat};
 
 /// The worker's modules, each after those that it imports.
-const MODULES: [(&str, &str); 8] = [
+const MODULES: [(&str, &str); 9] = [
     ("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")),
     ("bpp_flow.capture", include_str!("../../../python/bpp_flow/capture.py")),
     ("bpp_flow.failures", include_str!("../../../python/bpp_flow/failures.py")),
     ("bpp_flow.values", include_str!("../../../python/bpp_flow/values.py")),
     ("bpp_flow.results", include_str!("../../../python/bpp_flow/results.py")),
     ("bpp_flow.tables", include_str!("../../../python/bpp_flow/tables.py")),
+    ("bpp_flow.memory", include_str!("../../../python/bpp_flow/memory.py")),
     ("bpp_flow.calls", include_str!("../../../python/bpp_flow/calls.py")),
     ("bpp_flow.worker", include_str!("../../../python/bpp_flow/worker.py")),
 ];

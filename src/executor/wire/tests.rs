@@ -57,7 +57,7 @@ impl Worker {
     }
 
     fn shapeless_job() -> Job {
-        let pool = PoolKey { threads: false, python: None, env: Vec::new(), cwd: PathBuf::new() };
+        let pool = PoolKey::default();
         let work = Work::Command { stdout: crate::spec::model::Stdout::Ignore, ok_codes: Vec::new() };
         Job { stage: String::new(), work, shape: Shape::One, pool, workers: 1, timeout: None }
     }
@@ -68,7 +68,7 @@ impl Worker {
             stage: "stage".into(),
             work: Work::Python { module: "m".into(), function: function.into(), call, returns: None, args: Vec::new() },
             shape,
-            pool: PoolKey { threads: false, python: Some(python), env: Vec::new(), cwd: PathBuf::from(".") },
+            pool: PoolKey { python: Some(python), cwd: PathBuf::from("."), ..PoolKey::default() },
             workers: 1,
             timeout: None,
         }
@@ -345,7 +345,7 @@ fn filters_keep_or_drop() {
     let ended = worker.run(&job, ints(4));
     let counts: Vec<u32> = ended.parts.iter().flat_map(|p| p.counts.clone().unwrap()).collect();
     assert_eq!(counts, [0, 1, 0, 1]);
-    assert!(ended.parts.iter().all(|p| p.added.names().is_empty() && p.micros.len() == p.done.len()));
+    assert!(ended.parts.iter().all(|p| p.added.names().is_empty() && p.usage.len() == p.done.len()));
 }
 
 #[test]

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::references::{Place, Rows};
 use super::{Builder, text_of};
-use crate::data::{FailureKind, Value};
+use crate::data::{FailureKind, Value, bytes_in_words};
 use crate::spec::model::{Backend, Init, MaxFailures, Retries, Settings};
 use crate::spec::template::Template;
 use crate::spec::units;
 use crate::spec::yaml::Node;
+
+/// Limits of memory below this are slips: a bare Python takes more.
+const LEAST_MEMORY: u64 = 1 << 20;
 
 /// Where a stage's settings are looked up.
 pub(super) struct Choices<'n> {
@@ -46,6 +49,8 @@ impl Builder<'_> {
             batch_size: from.get("batch_size").and_then(count),
             retries: self.retries(from.get("retries"))?,
             timeout: self.timeout(from)?,
+            memory: self.memory(from)?,
+            max_tasks_per_worker: from.get("max_tasks_per_worker").and_then(count),
             stop_on_error: from.get("on_error").and_then(Node::text) == Some("stop"),
             max_failures: from.get("max_failures").and_then(max_failures),
             init: match init {
@@ -124,6 +129,18 @@ impl Builder<'_> {
         Some(Some(timeout))
     }
 
+    fn memory(&mut self, from: &Choices) -> Option<Option<u64>> {
+        let Some(node) = from.get("memory") else {
+            return Some(None);
+        };
+        let limit = units::size(node)?;
+        if limit < LEAST_MEMORY {
+            let message = format!("no worker fits into {}", bytes_in_words(limit));
+            self.mistake(node.span, message, "write a size with its unit, such as 512MiB or 2GiB");
+        }
+        Some(Some(limit))
+    }
+
     fn retries(&mut self, node: Option<&Node>) -> Option<Retries> {
         let mut retries = Retries {
             max: 0,
@@ -167,7 +184,7 @@ impl Builder<'_> {
                 );
             }
         }
-        if let Some(node) = node.get("kinds") {
+        if let Some(node) = node.get("kinds").or_else(|| node.get("on")) {
             let named = |name: &str| FailureKind::ALL.into_iter().find(|k| k.name() == name);
             retries.kinds = super::names_of(node).iter().map(|n| named(n)).collect::<Option<_>>()?;
         }

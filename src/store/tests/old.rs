@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::{VERSION, input_of, open, put, roster_batch, roster_end, roster_writes, segment_of, y_of};
 use crate::data::{Failure, FailureKind, Items, Table};
+use crate::store::db::FORMAT;
 use crate::store::{Store, Write};
 
-fn committed() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/format-1.redb")
+fn committed(format: u64) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/store/format-{format}.redb"))
 }
 
 /// What was written into it.
@@ -24,7 +25,7 @@ fn writes() -> Vec<Write> {
     writes
 }
 
-/// Made the file once.
+/// Made each file once.
 #[test]
 #[ignore = "writes the file"]
 fn write_it() {
@@ -32,13 +33,22 @@ fn write_it() {
     open(dir.path()).commit(&writes()).unwrap();
     // Opened and closed again, it is smaller.
     drop(open(dir.path()));
-    std::fs::copy(dir.path().join("store.redb"), committed()).unwrap();
+    std::fs::copy(dir.path().join("store.redb"), committed(FORMAT)).unwrap();
 }
 
 #[test]
 fn a_store_of_format_1_opens() {
+    opens(1);
+}
+
+#[test]
+fn a_store_of_format_2_opens() {
+    opens(2);
+}
+
+fn opens(format: u64) {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(committed(), dir.path().join("store.redb")).unwrap();
+    std::fs::copy(committed(format), dir.path().join("store.redb")).unwrap();
     // As a reader finds it, then as a run does.
     check(&Store::read(dir.path()).unwrap().unwrap());
     assert!(!dir.path().join("lock").exists(), "it was closed well, there is nothing to repair");
@@ -61,6 +71,7 @@ fn check(store: &Store) {
     let hits: Vec<_> = hits.into_iter().map(Option::unwrap).collect();
     assert_eq!(y_of(&hits[3]), 6.0);
     assert_eq!(hits[5].failure().unwrap().kind, FailureKind::Timeout);
+    assert_eq!(hits[3].usage().micros, 5);
     assert_eq!(store.stage_versions("s").unwrap()[0].components, "{\"action\":\"f\"}");
     assert_eq!(store.note("run/1").unwrap().as_deref(), Some("{}"));
 }
