@@ -22,6 +22,7 @@ pub mod resolve;
 pub mod run;
 pub mod selection;
 pub mod stage;
+mod suspects;
 pub mod writer;
 
 /// bpp-flow could not do its own job. (A failing item is data, not one of these.)

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::stage::Pending;
+use super::suspects::Marks;
 use crate::data::{Failure, FailureKind, Table, Usage, Value};
-use crate::executor::{CommandItem, Outcomes, TaskInput};
+use crate::executor::{CommandItem, Mark, Outcomes, TaskInput};
 use crate::plan::{PlannedStage, Run};
 use crate::spec::model::{Call, CommandAction, CommandLine, Verb};
 use crate::spec::template::{Expression, RenderError, Rows, Scope, Template, TemplateTree};
@@ -17,6 +18,7 @@ pub type RowsOf = Arc<dyn Fn(u64) -> Box<dyn Iterator<Item = Table> + Send> + Se
 /// What templates of a stage may look at besides the item.
 pub struct Preparer {
     pub stage: Arc<PlannedStage>,
+    pub marks: Marks,
     pub params: Arc<Vec<(String, Value)>>,
     pub env: fn(&str) -> Option<String>,
     /// Id of the run and name of the workflow.
@@ -27,10 +29,13 @@ pub struct Preparer {
 }
 
 /// A chunk, ready for an executor, and items that did not come that far.
+#[derive(Default)]
 pub struct Prepared {
     /// Positions, in the pending items, of those that go.
     pub ready: Vec<u32>,
     pub input: Option<TaskInput>,
+    /// The mark of each that goes.
+    pub marks: Vec<Mark>,
     /// Positions of those that a template failed for.
     pub failed: Vec<(u32, Failure)>,
 }
@@ -38,11 +43,13 @@ pub struct Prepared {
 impl Preparer {
     /// Renders the items of a task.
     pub fn prepare(&self, pending: &Pending) -> Prepared {
-        match &self.stage.run {
+        let mut prepared = match &self.stage.run {
             Run::Python { job, args } => self.prepare_python(pending, &job.work, args),
             Run::Command { action, .. } => self.prepare_commands(pending, action),
-            Run::Assign(_) | Run::Where(_) => Prepared { ready: Vec::new(), input: None, failed: Vec::new() },
-        }
+            Run::Assign(_) | Run::Where(_) => Prepared::default(),
+        };
+        prepared.marks = prepared.ready.iter().map(|&i| pending.mark(self.marks, i as usize)).collect();
+        prepared
     }
 
     fn scope<'a>(&'a self, pending: &'a Pending, i: usize, key: &'a str) -> Scope<'a> {
@@ -94,7 +101,7 @@ impl Preparer {
         if args.is_empty() && env.is_empty() {
             let ready = (0..pending.len() as u32).collect();
             let input = self.python_input(pending, work, Table::empty(pending.len()), Table::empty(pending.len()));
-            return Prepared { ready, input: Some(input), failed: Vec::new() };
+            return Prepared { ready, input: Some(input), ..Prepared::default() };
         }
         let (ready, rendered, failed) = self.render_each(pending, |scope| {
             let args =
@@ -109,7 +116,7 @@ impl Preparer {
         let chosen = pending.take(&ready);
         let input = (!ready.is_empty())
             .then(|| self.python_input(&chosen, work, Table::from_rows(args), Table::from_rows(env)));
-        Prepared { ready, input, failed }
+        Prepared { ready, input, failed, ..Prepared::default() }
     }
 
     fn python_input(&self, pending: &Pending, work: &crate::executor::Work, args: Table, env: Table) -> TaskInput {
@@ -156,7 +163,7 @@ impl Preparer {
             }
             (None, _) => Some(TaskInput::Commands(items)),
         };
-        Prepared { ready, input, failed }
+        Prepared { ready, input, failed, ..Prepared::default() }
     }
 
     fn item_cwd(&self, scope: &Scope<'_>) -> Result<Option<PathBuf>, RenderError> {

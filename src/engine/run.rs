@@ -19,10 +19,10 @@ use super::replay::{self, Replay, Sources};
 use super::resolve::{Policy, Resolver};
 use super::selection::Selection;
 use super::stage::{Arrival, StageRun};
+use super::suspects::{Marks, Suspects};
 use super::writer::{self, Entry};
 use crate::data::{Batch, Value};
-use crate::executor::Executor;
-use crate::executor::LocalExecutor;
+use crate::executor::{Executor, LocalExecutor, forget_in_hand};
 use crate::plan::{Plan, Surroundings};
 use crate::spec::model::{Backend, Verb};
 use crate::store::{OpenOptions, Store};
@@ -50,6 +50,7 @@ pub fn run(
     let mut books = Books::new(id, flow, options, &replay, &selected, started);
     let _ = events.send(books.run_started());
     if options.asks_for_everything() && books.is_settled(&replay)? {
+        forget_in_hand(&flow.state_dir);
         return books.close_unchanged(&replay, &events);
     }
     let (ended, stages) = dispatch(flow, options, &replay, &selected, &mut books, events.clone(), signals)?;
@@ -107,6 +108,7 @@ fn dispatch(
     events: Sender<Event>,
     signals: Receiver<Signal>,
 ) -> Result<(Option<End>, Vec<StageRun>), EngineError> {
+    let suspects = Suspects::take_over(&replay.store, &flow.state_dir)?;
     let (to_inbox, inbox) = unbounded();
     let (to_reports, reports) = unbounded();
     let (to_writer, entries) = unbounded();
@@ -146,15 +148,21 @@ fn dispatch(
         grace: options.grace,
         capacity,
         budget,
+        suspects,
     };
     let lines = Lines { inbox, to_inbox, reports, signals, writer: to_writer, events };
     let mut record = |stages: &[StageRun]| books.progress(stages);
     let mut dispatcher = Dispatcher::new(orders, lines, &crew, executor, &mut record);
     let end = dispatcher.run();
-    let stages = std::mem::take(&mut dispatcher.stages);
-    drop(dispatcher);
+    let (stages, mut suspects) = dispatcher.into_parts();
     drop(end_writing);
     let _ = writing.join();
+    if !matches!(end, Some(End::Broken(_))) {
+        if end.is_none() && options.asks_for_everything() && options.stage.is_none() {
+            suspects.clear_all();
+        }
+        suspects.save(&replay.store)?;
+    }
     Ok((end, stages))
 }
 
@@ -189,6 +197,7 @@ impl Crew {
     fn preparer(&self, stage: &StageRun, rows: Option<RowsOf>) -> Arc<Preparer> {
         Arc::new(Preparer {
             stage: stage.planned.clone(),
+            marks: Marks::of(&stage.planned),
             params: self.params.clone(),
             env: environment,
             run: self.run.clone(),

@@ -9,7 +9,9 @@ use super::events::{Counts, FailureGroup, StageSummary};
 use super::pace::Pace;
 use super::prepare::Preparer;
 use super::resolve::{Resolved, Resolver};
+use super::suspects::Marks;
 use crate::data::{Batch, Failure, FailureKind, Hash};
+use crate::executor::Mark;
 use crate::plan::PlannedStage;
 
 /// Due items, with what their results will be stored under.
@@ -46,6 +48,11 @@ impl Pending {
             indices: indices.iter().map(|&i| self.indices[i as usize]).collect(),
             permits: self.permits.clone(),
         }
+    }
+
+    /// The mark of item `i`.
+    pub fn mark(&self, marks: Marks, i: usize) -> Mark {
+        marks.mark(self.batch.items.origins[i], self.inputs[i])
     }
 
     fn split_at(self, at: usize) -> (Pending, Pending) {
@@ -110,6 +117,8 @@ pub struct StageRun {
     pub next_index: u64,
     queue: VecDeque<Pending>,
     waiting: usize,
+    /// Items that run alone, one at a time, before the others.
+    pub suspects: VecDeque<Pending>,
     /// Items to be tried again, and when.
     pub retries: Vec<(Instant, Pending)>,
     pub tasks: usize,
@@ -153,6 +162,7 @@ impl StageRun {
             next_index: 0,
             queue: VecDeque::new(),
             waiting: 0,
+            suspects: VecDeque::new(),
             retries: Vec::new(),
             tasks: 0,
             uncommitted: 0,
@@ -214,6 +224,7 @@ impl StageRun {
     pub fn is_idle(&self) -> bool {
         self.sent == self.taken
             && self.waiting == 0
+            && self.suspects.is_empty()
             && self.retries.is_empty()
             && self.tasks == 0
             && self.uncommitted == 0

@@ -98,7 +98,7 @@ impl Worker {
 
     fn launch(&self) -> std::io::Result<Process> {
         let key = self.seat.key();
-        let slot = Arc::new(Slot::create(1)?);
+        let slot = Arc::new(Slot::create(&self.seat.shared.settings.state_dir, 1)?);
         let env = key.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         let setup = Setup { role: Role::Commands, env, cwd: key.cwd, memory: key.memory };
         let keeper = Keeper::start(&self.seat.shared.settings.program, setup, &[slot.file()])?;
@@ -109,8 +109,11 @@ impl Worker {
         self.process.as_mut().map(|p| p.keeper.control())
     }
 
-    fn begin(&mut self, task: Queued) {
-        let hand = Hand::new(&task);
+    fn begin(&mut self, mut task: Queued) {
+        let hand = Hand::new(&mut task);
+        if let Some(process) = &self.process {
+            process.slot.enter(0, hand.seq, &hand.marks);
+        }
         self.seat.shared.report(Report::Started { task: task.id });
         let frame = match task.payload {
             Payload::Frame { frame, .. } => frame.recv().unwrap_or_default(),
@@ -194,9 +197,12 @@ impl Worker {
             FromKeeper::Results { seq, results } if seq == hand.seq => {
                 self.strikes = 0;
                 let outcomes = hand.tally.accept(outcomes(&hand.job, results));
+                let heard = hand.tally.len() - hand.tally.left();
+                self.process.iter().for_each(|p| p.slot.hear_of(0, heard));
                 self.seat.shared.report(Report::Part { task: hand.task, outcomes });
             }
             FromKeeper::Done { seq, .. } if seq == hand.seq => {
+                self.process.iter().for_each(|p| p.slot.leave(0));
                 self.seat.end(hand);
                 self.hand = None;
                 if self.rows.take().is_some()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::queue::{Payload, Queued, Rows};
 use super::seat::Hand;
 use super::slot::{InHand, Slot};
-use super::{Outcomes, TaskInput, wire};
+use super::{Mark, Outcomes, TaskInput, wire};
 use crate::data::{Table, Usage};
 
 /// Where the number of the lane stands in a task's frame.
@@ -37,8 +37,8 @@ struct Division {
 
 impl Lane {
     /// Takes up a task: the lane and the first frame.
-    pub(super) fn begin(number: usize, task: Queued) -> (Lane, Vec<u8>) {
-        let hand = Hand::new(&task);
+    pub(super) fn begin(number: usize, mut task: Queued) -> (Lane, Vec<u8>) {
+        let hand = Hand::new(&mut task);
         let heard = Instant::now();
         let seen = (0, heard);
         match task.payload {
@@ -80,8 +80,8 @@ impl Lane {
 
     /// Whether items before the one in hand were not reported.
     pub(super) fn has_finished_more(&self, number: usize, slot: &Slot) -> bool {
-        let reported = (self.hand.tally.len() - self.hand.tally.left()) as u32;
-        matches!(slot.in_hand(number, self.hand.seq), InHand::Item(item) if item > reported) && self.division.is_none()
+        let reported = self.reported() as u32;
+        matches!(slot.in_hand(number, self.hand.seq), InHand::Item(item) if item > reported)
     }
 
     /// What the item in hand has used so far.
@@ -89,6 +89,23 @@ impl Lane {
     pub(super) fn usage(&self, peak_kib: u32) -> Usage {
         let micros = u32::try_from(self.heard.elapsed().as_micros()).unwrap_or(u32::MAX);
         Usage { micros, peak_kib }
+    }
+
+    /// The marks of the items that were sent last.
+    pub(super) fn marks(&self) -> Vec<Mark> {
+        let marks = &self.hand.marks;
+        match self.division.as_ref().and_then(|d| d.current.as_ref()) {
+            Some(current) => current.iter().filter_map(|&i| marks.get(i as usize).copied()).collect(),
+            None => marks.clone(),
+        }
+    }
+
+    /// How many of the items that were sent last were reported.
+    pub(super) fn reported(&self) -> usize {
+        match self.division.as_ref().and_then(|d| d.current.as_ref()) {
+            Some(current) => current.len() - self.left().len(),
+            None => self.hand.tally.len() - self.hand.tally.left(),
+        }
     }
 
     /// Takes note of outcomes; gives those that were not reported before.

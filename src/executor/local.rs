@@ -14,7 +14,7 @@ use crossbeam_channel::Sender;
 use super::keeper::protocol::task_frame;
 use super::queue::{Payload, Phase, Queued, Rows};
 use super::seat::{Seat, Shared};
-use super::{Executor, Job, Report, Task, TaskInput, Work, command, python, wire};
+use super::{Executor, Job, Report, Task, TaskInput, Work, command, python, slot, wire};
 use crate::spec::model::{Call, Stdout};
 
 /// How workers are started.
@@ -83,18 +83,25 @@ impl LocalExecutor {
 impl Executor for LocalExecutor {
     fn submit(&mut self, task: Task) {
         let mut queues = self.shared.queues();
-        let (id, job, items) = (task.id, task.job, task.input.len());
+        let Task { id, job, input, marks } = task;
+        let items = input.len();
         let (pool, job_id, seq) = (queues.pool(&job.pool), queues.job_id(&job), queues.next_seq());
         if queues.phase != Phase::Open || items == 0 {
             drop(queues);
             return self.shared.give_back(id, items);
         }
-        let payload = encode(seq, job_id, &job, task.input);
-        let queued = Queued { id, seq, job_id, job, items, payload };
+        let payload = encode(seq, job_id, &job, input);
+        let queued = Queued { id, seq, job_id, job, items, marks, payload };
         queues.pools[pool].queue.push_back(queued);
         queues.sleepers().for_each(|w| w.wake());
         drop(queues);
         staff(&self.shared, pool);
+    }
+
+    fn keep_in_hand(&mut self) {
+        let queues = self.shared.queues();
+        let slots = queues.pools.iter().flat_map(|p| &p.members).filter_map(|m| m.slot.clone());
+        slots.filter(|slot| slot.should_be_kept()).for_each(|slot| rayon::spawn(move || slot.keep()));
     }
 
     fn drain(&mut self) {
@@ -117,11 +124,11 @@ impl Executor for LocalExecutor {
         queues.pools.iter().flat_map(|p| &p.members).for_each(|m| m.wake.wake());
         drop(queues);
         waiting.iter().for_each(|task| self.shared.give_back(task.id, task.items));
-        loop {
-            let Some(thread) = self.shared.settings.threads.lock().ok().and_then(|mut t| t.pop()) else { return };
+        while let Some(thread) = self.shared.settings.threads.lock().ok().and_then(|mut t| t.pop()) {
             // A thread that panicked has dropped, and so ended, its keeper.
             let _ = thread.join();
         }
+        slot::remove_folder(&self.shared.settings.state_dir);
     }
 }
 

@@ -23,6 +23,7 @@ mod tally;
 pub mod wire;
 
 pub use local::LocalExecutor;
+pub use slot::{forget_in_hand, left_in_hand};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -109,11 +110,16 @@ pub type Initializer = (String, String, Vec<(String, Value)>);
 /// Names a task in reports.
 pub type TaskId = u64;
 
+/// What names an item to the one who handed it out, in this run and the next.
+pub type Mark = u64;
+
 /// Items that go to one worker together: a chunk.
 pub struct Task {
     pub id: TaskId,
     pub job: Arc<Job>,
     pub input: TaskInput,
+    /// One for each item.
+    pub marks: Vec<Mark>,
 }
 
 /// What a task's items are.
@@ -186,6 +192,8 @@ pub enum Report {
 pub trait Executor: Send {
     /// Takes a task; it starts as soon as a worker of its pool is free, in the order of submission.
     fn submit(&mut self, task: Task);
+    /// Makes durable which items are in hand, where that is worth it. To be called every second or so.
+    fn keep_in_hand(&mut self);
     /// Takes up no new item: items in hand finish, all others come back as unfinished.
     fn drain(&mut self);
     /// Ends every worker at once, with whatever it started; returns when they are gone.

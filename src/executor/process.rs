@@ -56,7 +56,7 @@ pub(super) struct Process {
 impl Process {
     /// Starts a worker with so many lanes.
     pub(super) fn start(settings: &Settings, key: PoolKey, python: &PythonEnv, lanes: usize) -> io::Result<Process> {
-        let slot = Arc::new(Slot::create(lanes)?);
+        let slot = Arc::new(Slot::create(&settings.state_dir, lanes)?);
         let capture = tempfile::tempfile_in(&settings.state_dir)?;
         rustix::fs::fcntl_setfl(&capture, OFlags::APPEND)?;
         let null = File::open("/dev/null")?;

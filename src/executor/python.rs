@@ -168,6 +168,7 @@ impl Worker {
                 if process.jobs.insert(hand.job_id) {
                     process.data.push(wire::job_frame(hand.job_id, &hand.job));
                 }
+                process.slot.enter(number, hand.seq, &lane.marks());
                 process.data.push(frame);
             }
         }
@@ -267,6 +268,7 @@ impl Worker {
             FromWorker::Part { outcomes, .. } => {
                 self.strikes = 0;
                 let outcomes = lane.accept(outcomes);
+                self.process.iter().for_each(|p| p.slot.hear_of(number, lane.reported()));
                 self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
             }
             FromWorker::Done { .. } => {
@@ -293,8 +295,12 @@ impl Worker {
         let open = self.seat.phase() == Phase::Open;
         let process = self.process.as_mut().filter(|p| open && !p.ending);
         match process.and_then(|p| lane.next_part(number).map(|frame| (p, frame))) {
-            Some((process, frame)) => process.data.push(frame),
+            Some((process, frame)) => {
+                process.slot.enter(number, lane.hand.seq, &lane.marks());
+                process.data.push(frame);
+            }
             None => {
+                self.process.iter().for_each(|p| p.slot.leave(number));
                 if let Some(lane) = self.lanes[number].take() {
                     self.seat.end(&lane.hand);
                 }

@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 
 use super::seat::Wake;
 use super::slot::Slot;
-use super::{CommandItem, Job, PoolKey, TaskId};
+use super::{CommandItem, Job, Mark, PoolKey, TaskId};
 use crate::data::Table;
 
 /// Whether tasks are taken up.
@@ -32,6 +32,7 @@ pub(super) struct Queued {
     pub job_id: u32,
     pub job: Arc<Job>,
     pub items: usize,
+    pub marks: Vec<Mark>,
     pub payload: Payload,
 }
 
@@ -245,7 +246,7 @@ mod tests {
     fn push(queues: &mut Queues, job: &Arc<Job>) -> usize {
         let (pool, job_id, seq) = (queues.pool(&job.pool), queues.job_id(job), queues.next_seq());
         let payload = Payload::Frame { frame: crossbeam_channel::bounded(1).1, rows: None };
-        let task = Queued { id: seq, seq, job_id, job: job.clone(), items: 3, payload };
+        let task = Queued { id: seq, seq, job_id, job: job.clone(), items: 3, marks: Vec::new(), payload };
         queues.pools[pool].queue.push_back(task);
         pool
     }

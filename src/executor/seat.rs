@@ -12,7 +12,7 @@ use super::local::Settings;
 use super::queue::{Phase, Queued, Queues};
 use super::slot::Slot;
 use super::tally::Tally;
-use super::{Job, PoolKey, Report, TaskId};
+use super::{Job, Mark, PoolKey, Report, TaskId};
 
 /// How often a thread that cannot leave its report looks whether anybody still wants it.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -80,6 +80,7 @@ pub(super) struct Hand {
     pub job_id: u32,
     pub job: Arc<Job>,
     pub tally: Tally,
+    pub marks: Vec<Mark>,
 }
 
 /// What a worker gets when it asks for a task.
@@ -198,7 +199,14 @@ impl Seat {
 }
 
 impl Hand {
-    pub(super) fn new(task: &Queued) -> Hand {
-        Hand { task: task.id, seq: task.seq, job_id: task.job_id, job: task.job.clone(), tally: Tally::new(task.items) }
+    pub(super) fn new(task: &mut Queued) -> Hand {
+        Hand {
+            task: task.id,
+            seq: task.seq,
+            job_id: task.job_id,
+            job: task.job.clone(),
+            tally: Tally::new(task.items),
+            marks: std::mem::take(&mut task.marks),
+        }
     }
 }

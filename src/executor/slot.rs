@@ -1,24 +1,52 @@
-//! The slot: shared memory in which a worker names the item in hand, so that its death can be laid to that item.
+//! The slot: shared memory in which a worker names the item in hand, so that its death can be laid to that item; and
+//! the ledger behind it, which says which items it was given, so that the next run knows what was in hand when bpp-flow
+//! itself was killed.
 //!
-//! 64 bytes a lane. Word 0: the item in hand (index + 1 below, the low half of the task's sequence number above; 0 is
-//! idle, a low half of all ones is decoding or encoding). Word 1: take no new item (bpp-flow writes it; lane 0's
-//! counts for all). Word 2, commands only: the process group of the item in hand. Word 3, of lane 0: the most KiB that
-//! the process and all that it started were seen to hold, until the worker takes it away.
+//! A file of the state folder, there as long as its worker. First 64 bytes a lane:
+//!
+//! | word | |
+//! |---|---|
+//! | 0 | the item in hand (index + 1 below, the low half of the task's sequence number above; 0 is idle, a low half of all ones is decoding or encoding) |
+//! | 1 | take no new item (bpp-flow writes it; lane 0's counts for all) |
+//! | 2 | commands only: the process group of the item in hand |
+//! | 3 | of lane 0: the most KiB that the process and all that it started were seen to hold, until the worker takes it away |
+//! | 4 | how many items of the task were begun (below; the task above), brought up to date between items |
+//! | 5 | how many items of the task bpp-flow has heard of (bpp-flow writes it) |
+//! | 6 | how many marks of the task's items stand in the ledger (below; the task above; bpp-flow writes it) |
+//! | 7 | the number of lanes |
+//!
+//! Then, from the next page on, 8 MiB a lane (a hole, but for what is used): the marks.
 
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::MmapRaw;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
+use super::Mark;
 use super::wire::{SLOT_CHUNK, SLOT_PHASE};
 
 const LANE_BYTES: usize = 64;
+const PAGE: usize = 4096;
 const ITEM: usize = 0;
 const STOP: usize = 1;
 const GROUP: usize = 2;
 const PEAK: usize = 3;
+const BEGUN: usize = 4;
+const HEARD: usize = 5;
+const LEDGER: usize = 6;
+const LANES: usize = 7;
+const LEDGER_BYTES: u64 = 8 << 20;
+const MOST_MARKS: usize = LEDGER_BYTES as usize / size_of::<Mark>();
+/// Of the items that may have been in hand, at most so many are told, the last ones: a worker outlives bpp-flow by some
+/// milliseconds.
+const MOST_IN_HAND: usize = 1024;
+/// The folder of slots in the state folder.
+const FOLDER: &str = "in-hand";
 
 /// What a worker is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,22 +61,37 @@ pub(super) enum InHand {
 /// A mapped slot file.
 pub(super) struct Slot {
     map: MmapRaw,
-    file: OwnedFd,
+    file: File,
+    /// Where it lies, if it goes with this value.
+    path: Option<PathBuf>,
+    /// What the lanes had in hand when they were last looked at, and whether that is on the disk.
+    aged: Mutex<Vec<(u64, bool)>>,
 }
 
 impl Slot {
-    /// A new slot file, all lanes idle.
-    pub(super) fn create(lanes: usize) -> io::Result<Slot> {
-        let file = memfd_create("bpp-flow-slot", MemfdFlags::CLOEXEC)?;
-        ftruncate(&file, (lanes.max(1) * LANE_BYTES) as u64)?;
-        Slot::open(file)
+    /// A new slot file in a state folder, all lanes idle.
+    pub(super) fn create(state_dir: &Path, lanes: usize) -> io::Result<Slot> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let folder = state_dir.join(FOLDER);
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let path = folder.join(format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        // Written, not only set to a length: a full disk shows now, and not when the memory is used.
+        file.write_all_at(&vec![0; slots_bytes(lanes)], 0)?;
+        let mut slot = Slot::map(file, lanes)?;
+        slot.path = Some(path);
+        slot.word(0, LANES).store(lanes as u64, Ordering::Release);
+        Ok(slot)
     }
 
-    /// Maps a slot file that the other side made.
+    /// Maps a slot file that the other side made, of which only lane 0 is of interest.
     pub(super) fn open(file: OwnedFd) -> io::Result<Slot> {
-        let file = std::fs::File::from(file);
-        let map = MmapRaw::map_raw(&file)?;
-        Ok(Slot { map, file: file.into() })
+        Slot::map(file.into(), 1)
+    }
+
+    fn map(file: File, lanes: usize) -> io::Result<Slot> {
+        let map = memmap2::MmapOptions::new().len(slots_bytes(lanes)).map_raw(&file)?;
+        Ok(Slot { map, file, path: None, aged: Mutex::default() })
     }
 
     /// The file, to be handed on.
@@ -97,6 +140,54 @@ impl Slot {
         self.word(0, STOP).load(Ordering::Acquire) != 0
     }
 
+    /// Takes note of the items that the lane is about to be given. What does not fit, or finds no room on the disk,
+    /// would not be known after a kill, and that is all.
+    pub(super) fn enter(&self, lane: usize, seq: u64, marks: &[Mark]) {
+        self.leave(lane);
+        let marks = &marks[..marks.len().min(MOST_MARKS)];
+        let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.to_le_bytes()).collect();
+        if self.file.write_all_at(&bytes, ledger_at(self.map.len(), lane)).is_ok() {
+            self.word(lane, HEARD).store(0, Ordering::Release);
+            self.word(lane, LEDGER).store(paired(marks.len(), seq), Ordering::Release);
+        }
+    }
+
+    /// So many of these items have been heard of.
+    pub(super) fn hear_of(&self, lane: usize, items: usize) {
+        self.word(lane, HEARD).store(items as u64, Ordering::Release);
+    }
+
+    /// The lane has none of these items in hand any more.
+    pub(super) fn leave(&self, lane: usize) {
+        self.word(lane, LEDGER).store(0, Ordering::Release);
+    }
+
+    /// So many items of the task were begun.
+    pub(super) fn set_begun(&self, seq: u64, items: usize) {
+        self.word(0, BEGUN).store(paired(items, seq), Ordering::Release);
+    }
+
+    /// Whether a lane has had the same item in hand since this was last asked, and that is not on the disk yet.
+    pub(super) fn should_be_kept(&self) -> bool {
+        let mut aged = self.aged.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let lanes = self.word(0, LANES).load(Ordering::Acquire) as usize;
+        aged.resize(lanes, (0, true));
+        let mut found = false;
+        for (lane, (seen, kept)) in aged.iter_mut().enumerate() {
+            let raw = self.raw(lane);
+            found |= raw == *seen && !*kept;
+            *kept = raw as u32 == 0 || raw == *seen;
+            *seen = raw;
+        }
+        found
+    }
+
+    /// Brings it to the disk, for the case that the machine goes down.
+    pub(super) fn keep(&self) {
+        // Where that fails, an item is not known after a crash of the machine.
+        let _ = self.file.sync_data();
+    }
+
     /// The process group of the command in hand, 0 for none.
     pub(super) fn group(&self) -> i32 {
         self.word(0, GROUP).load(Ordering::Acquire) as i32
@@ -118,13 +209,104 @@ impl Slot {
     }
 }
 
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // What cannot be removed now is found, and found to be stale, by the next run.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The marks of items that were in hand, or may have been, when a bpp-flow was killed that ran in this state folder;
+/// `None`: none was. The caller holds the run lock.
+pub fn left_in_hand(state_dir: &Path) -> Option<Vec<Mark>> {
+    let entries = std::fs::read_dir(state_dir.join(FOLDER)).ok()?;
+    let marks = entries.flatten().flat_map(|entry| marks_in_hand(&entry.path()).unwrap_or_default());
+    Some(marks.collect())
+}
+
+/// Forgets what [`left_in_hand`] told.
+pub fn forget_in_hand(state_dir: &Path) {
+    // It is there again when it could not be removed: what was in hand is then counted twice.
+    let _ = std::fs::remove_dir_all(state_dir.join(FOLDER));
+}
+
+/// The folder of slots goes when nothing is left in it.
+pub(super) fn remove_folder(state_dir: &Path) {
+    let _ = std::fs::remove_dir(state_dir.join(FOLDER));
+}
+
+/// What was in hand by a slot's file; `None`: it is none, or damaged.
+fn marks_in_hand(path: &Path) -> Option<Vec<Mark>> {
+    let file = File::open(path).ok()?;
+    let mut head = [0; LANE_BYTES];
+    file.read_exact_at(&mut head, 0).ok()?;
+    let lanes = usize::try_from(word_of(&head, LANES)).ok().filter(|&lanes| lanes <= PAGE)?;
+    let mut slots = vec![0; lanes * LANE_BYTES];
+    file.read_exact_at(&mut slots, 0).ok()?;
+    let mut found = Vec::new();
+    for (lane, words) in slots.chunks_exact(LANE_BYTES).enumerate() {
+        let range = in_hand_of(words);
+        let mut bytes = vec![0; range.len() * size_of::<Mark>()];
+        let at = ledger_at(slots_bytes(lanes), lane) + (range.start * size_of::<Mark>()) as u64;
+        if file.read_exact_at(&mut bytes, at).is_ok() {
+            let (marks, _) = bytes.as_chunks();
+            found.extend(marks.iter().map(|&mark| Mark::from_le_bytes(mark)));
+        }
+    }
+    Some(found)
+}
+
+/// Which of a task's items were begun and not heard of, by the words of its lane.
+fn in_hand_of(words: &[u8]) -> std::ops::Range<usize> {
+    let (marks, seq) = split(word_of(words, LEDGER));
+    let (begun, begun_of) = split(word_of(words, BEGUN));
+    let (item, item_of) = split(word_of(words, ITEM));
+    let mut end = if begun_of == seq { begun } else { 0 };
+    if item_of == seq {
+        end = match item as u32 {
+            SLOT_CHUNK => marks,
+            SLOT_PHASE => end,
+            _ => end.max(item),
+        };
+    }
+    let end = end.min(marks);
+    let start = usize::try_from(word_of(words, HEARD)).unwrap_or(usize::MAX);
+    start.max(end.saturating_sub(MOST_IN_HAND)).min(end)..end
+}
+
+fn word_of(words: &[u8], word: usize) -> u64 {
+    let (words, _) = words.as_chunks();
+    words.get(word).map_or(0, |&bytes| u64::from_ne_bytes(bytes))
+}
+
+/// A number with the task that it is of.
+fn paired(number: usize, seq: u64) -> u64 {
+    number as u64 & 0xFFFF_FFFF | seq << 32
+}
+
+fn split(word: u64) -> (usize, u32) {
+    (word as u32 as usize, (word >> 32) as u32)
+}
+
+/// Bytes of the slots before the ledger.
+fn slots_bytes(lanes: usize) -> usize {
+    (lanes.max(1) * LANE_BYTES).next_multiple_of(PAGE)
+}
+
+fn ledger_at(slots: usize, lane: usize) -> u64 {
+    slots as u64 + lane as u64 * LEDGER_BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn both_sides_see_the_item() {
-        let slot = Slot::create(2).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let slot = Slot::create(dir.path(), 2).unwrap();
         let other = Slot::open(slot.file().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(slot.in_hand(0, 7), InHand::Nothing);
         other.set_item(7, Some(4));
@@ -137,7 +319,8 @@ mod tests {
 
     #[test]
     fn phases_without_an_item_name_none() {
-        let slot = Slot::create(1).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let slot = Slot::create(dir.path(), 1).unwrap();
         for (raw, in_hand) in [
             (u64::from(SLOT_PHASE) | 3 << 32, InHand::Nothing),
             (u64::from(SLOT_CHUNK) | 3 << 32, InHand::Several),
@@ -147,5 +330,66 @@ mod tests {
             slot.word(0, ITEM).store(raw, Ordering::Release);
             assert_eq!(slot.in_hand(0, 3), in_hand);
         }
+    }
+
+    #[test]
+    fn what_was_begun_and_not_heard_of_was_in_hand() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(left_in_hand(dir.path()), None);
+        let slot = Slot::create(dir.path(), 2).unwrap();
+        let left = || left_in_hand(dir.path()).unwrap();
+        let marks: Vec<Mark> = (100..110).collect();
+        slot.set_begun(6, 9);
+        slot.enter(0, 7, &marks);
+        assert_eq!(left().len(), 0, "another task's items were begun");
+        slot.set_item(7, Some(4));
+        assert_eq!(left(), marks[..5]);
+        slot.hear_of(0, 3);
+        assert_eq!(left(), marks[3..5]);
+        slot.set_begun(7, 5);
+        slot.set_item(7, None);
+        assert_eq!(left(), marks[3..5], "between two items");
+        slot.hear_of(0, 5);
+        assert_eq!(left().len(), 0);
+        slot.word(0, ITEM).store(u64::from(SLOT_CHUNK) | 7 << 32, Ordering::Release);
+        assert_eq!(left(), marks[5..], "a function has all of them");
+        slot.enter(1, 8, &marks[..2]);
+        slot.word(1, ITEM).store(1 | 8 << 32, Ordering::Release);
+        slot.leave(0);
+        assert_eq!(left(), marks[..1]);
+        drop(slot);
+        assert_eq!(left().len(), 0);
+        forget_in_hand(dir.path());
+        assert_eq!(left_in_hand(dir.path()), None);
+    }
+
+    #[test]
+    fn damaged_ledgers_tell_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(FOLDER);
+        std::fs::create_dir(&folder).unwrap();
+        for (n, bytes) in [vec![], vec![1; 63], vec![255; 64], vec![255; 5000], [[0; 56].as_slice(), &[1; 8]].concat()]
+            .into_iter()
+            .enumerate()
+        {
+            std::fs::write(folder.join(n.to_string()), bytes).unwrap();
+        }
+        assert_eq!(left_in_hand(dir.path()), Some(vec![]));
+    }
+
+    #[test]
+    fn an_item_that_stays_in_hand_is_kept_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = Slot::create(dir.path(), 1).unwrap();
+        let asked = |n: u32| {
+            slot.set_item(1, Some(n));
+            slot.should_be_kept()
+        };
+        assert_eq!(
+            [asked(1), asked(2), asked(2), asked(2), asked(3), asked(3)],
+            [false, false, true, false, false, true]
+        );
+        slot.set_item(1, None);
+        assert!(!slot.should_be_kept() && !slot.should_be_kept());
     }
 }

@@ -37,5 +37,6 @@ mod selecting;
 mod signals;
 mod sources;
 mod stages;
+mod suspects;
 mod values;
 mod versions;

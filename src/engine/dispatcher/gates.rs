@@ -42,7 +42,7 @@ impl Dispatcher<'_> {
         let run = &mut self.stages[stage];
         if run.planned.group_by().is_empty() {
             self.helpers.give_rows(replay, run, None);
-            run.enqueue(due);
+            self.admit(stage, due);
         } else {
             run.sent += 1;
             self.helpers.spill(replay, run, groups, numbers);
@@ -56,7 +56,7 @@ impl Dispatcher<'_> {
         run.taken += 1;
         self.helpers.give_rows(replay, run, Some(rows));
         if let Some(due) = self.groups_due.remove(&stage) {
-            run.enqueue(due);
+            self.admit(stage, due);
         }
     }
 

@@ -117,7 +117,7 @@ impl Dispatcher<'_> {
             if run.planned.is_gated() && matches!(run.planned.verb, Verb::Reduce { .. }) {
                 self.groups_are_due(stage, whole.batch, due, selected);
             } else {
-                run.enqueue(due);
+                self.admit(stage, due);
             }
         }
         self.block_behind(stage, failed);

@@ -7,6 +7,7 @@ mod ends;
 mod gates;
 mod inflow;
 mod outflow;
+mod suspected;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use super::prepare::Prepared;
 use super::replay::Replay;
 use super::selection::Selection;
 use super::stage::{Arrival, Gate, Pending, StageRun};
+use super::suspects::Suspects;
 use super::writer::{Entry, Receipt};
 use crate::data::Batch;
 use crate::executor::{Executor, Outcomes, Report, TaskId};
@@ -72,6 +74,8 @@ pub struct Orders {
     /// Items at once outside bpp-flow.
     pub capacity: usize,
     pub budget: Budget,
+    /// What was in hand when earlier runs were killed.
+    pub suspects: Suspects,
 }
 
 /// Whom the loop talks to.
@@ -166,6 +170,10 @@ pub struct Dispatcher<'a> {
     groups_due: HashMap<usize, Pending>,
     last_task: TaskId,
     outside_tasks: usize,
+    /// The suspect that runs alone.
+    alone: Option<TaskId>,
+    /// When what is in hand was last made durable.
+    kept: Instant,
     inside_tasks: usize,
     /// What of the selection no item has answered to yet.
     missing: Selection,
@@ -176,6 +184,8 @@ pub struct Dispatcher<'a> {
 
 /// How often the loop looks around when nothing happens.
 const TICK: Duration = Duration::from_millis(100);
+/// How often what is in hand is made durable.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Messages taken before the loop hands out work again.
 const MESSAGES_A_TURN: usize = 64;
 
@@ -204,6 +214,8 @@ impl<'a> Dispatcher<'a> {
             groups_due: HashMap::new(),
             last_task: 0,
             outside_tasks: 0,
+            alone: None,
+            kept: Instant::now(),
             inside_tasks: 0,
             mode: Mode::Running,
             end: None,
@@ -225,6 +237,7 @@ impl<'a> Dispatcher<'a> {
             }
             self.take_messages();
             self.check_deadlines();
+            self.keep_in_hand();
             self.note_progress();
         }
         self.orders.budget.close();
@@ -235,6 +248,11 @@ impl<'a> Dispatcher<'a> {
             self.end = Some(End::Broken(EngineError::NoItem { keys: keys.collect::<Vec<_>>().join(", ") }));
         }
         self.end.take()
+    }
+
+    /// What is left when the run is over.
+    pub fn into_parts(self) -> (Vec<StageRun>, Suspects) {
+        (self.stages, self.orders.suspects)
     }
 
     fn start(&mut self) -> Result<(), EngineError> {

@@ -23,6 +23,7 @@ impl Dispatcher<'_> {
             return;
         }
         self.wake_retries();
+        self.run_suspects();
         let order: Vec<usize> = self.orders.plan.graph.order().iter().rev().copied().collect();
         while order.iter().any(|&stage| self.fill(stage, false)) {}
         let stuck = self.tasks.is_empty()
@@ -61,7 +62,8 @@ impl Dispatcher<'_> {
             true => (self.inside_tasks, rayon::current_num_threads()),
             false => (self.outside_tasks, self.orders.capacity),
         };
-        run.waiting() > 0 && run.tasks < run.planned.workers * 2 && tasks < capacity * 2
+        let is_free = inside || !self.has_suspects();
+        is_free && run.waiting() > 0 && run.tasks < run.planned.workers * 2 && tasks < capacity * 2
     }
 
     pub(super) fn hand_out(&mut self, stage: usize, pending: Pending) {
@@ -109,7 +111,7 @@ impl Dispatcher<'_> {
             return self.break_off(EngineError::Broken { stage, message });
         }
         if let Run::Python { job, .. } | Run::Command { job, .. } = &run.planned.run {
-            self.executor.submit(Task { id: task, job: job.clone(), input });
+            self.executor.submit(Task { id: task, job: job.clone(), input, marks: prepared.marks });
         }
     }
 
@@ -126,6 +128,7 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn part(&mut self, task: TaskId, outcomes: Outcomes) {
+        self.clear_suspicion(task);
         let Some(inflight) = self.tasks.get(&task) else { return };
         let (stage, pending) = (inflight.stage, inflight.pending.clone());
         let place = |i: u32| inflight.ready[i as usize];
@@ -192,13 +195,18 @@ impl Dispatcher<'_> {
         let inside = run.planned.runs_inside();
         *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) -= 1;
         run.tasks -= 1;
+        let was_alone = self.alone.take_if(|alone| *alone == task).is_some();
         if !unfinished.is_empty() {
             let places: Vec<u32> = unfinished.iter().map(|&i| inflight.ready[i as usize]).collect();
             if inflight.started {
                 run.counts.running -= places.len() as u64;
                 run.counts.due += places.len() as u64;
             }
-            run.requeue(inflight.pending.take(&places));
+            let again = inflight.pending.take(&places);
+            match was_alone {
+                true => run.suspects.push_front(again),
+                false => run.requeue(again),
+            }
         }
     }
 
@@ -273,12 +281,12 @@ fn missing_program(stage: &PlannedStage, input: &TaskInput) -> Option<String> {
 
 /// Items of a task that ended.
 pub(super) struct Ended {
-    pending: Arc<Pending>,
-    done: Vec<u32>,
-    counts: Option<Vec<u32>>,
-    added: Table,
-    failed: Vec<(u32, Failure, Usage)>,
-    usage: Vec<Usage>,
+    pub(super) pending: Arc<Pending>,
+    pub(super) done: Vec<u32>,
+    pub(super) counts: Option<Vec<u32>>,
+    pub(super) added: Table,
+    pub(super) failed: Vec<(u32, Failure, Usage)>,
+    pub(super) usage: Vec<Usage>,
 }
 
 impl Ended {

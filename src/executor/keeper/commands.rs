@@ -145,6 +145,7 @@ impl Commands {
     fn run_item(&mut self, index: u32, item: &CommandItem, task: &CommandTask) -> Option<CommandResult> {
         let begun = Instant::now();
         self.slot.set_item(task.seq, Some(index));
+        self.slot.set_begun(task.seq, index as usize + 1);
         let mut result = CommandResult {
             index,
             usage: Usage::default(),
