@@ -28,6 +28,7 @@ mod failures;
 mod inspecting;
 mod isolation;
 mod kills;
+mod limits;
 mod locking;
 mod outputs;
 mod planning;
