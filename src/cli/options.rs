@@ -6,13 +6,11 @@ use std::time::Duration;
 use crate::engine::api::RunOptions;
 use crate::report::phrase::shell_line;
 use crate::spec::model::Backend;
+use crate::spec::units::duration_of;
 
 use super::error::CliError;
 use super::globals::Globals;
 use super::load::Loaded;
-
-/// What items in hand may take after SIGTERM or SIGHUP; supervisors kill after ten seconds or more.
-const GRACE: Duration = Duration::from_secs(8);
 
 /// What of a workflow.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -64,6 +62,12 @@ pub(super) struct Execution {
     /// One item at a time in this terminal, so that breakpoint() works
     #[arg(long)]
     pub debug: bool,
+    /// How long items in hand may take after SIGTERM or SIGHUP
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub grace: Duration,
+    /// Takes up no new item after this time, such as 3h50m: what is in hand finishes, the next run goes on
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub stop_after: Option<Duration>,
     /// Writes all events to FILE, as JSON lines
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
@@ -82,7 +86,8 @@ impl Execution {
             debug: self.debug,
             want_items: self.events.is_some() || globals.verbose > 0,
             command: shell_line(std::iter::once("bpp-flow").chain(words.iter().map(String::as_str))),
-            grace: GRACE,
+            grace: self.grace,
+            stop_after: self.stop_after,
             ..options
         }
     }
@@ -96,6 +101,10 @@ fn backend(text: &str) -> Result<Backend, String> {
         "dask" | "ray" | "mpi" | "ipyparallel" | "slurm" | "ssh" => Err(format!("{text} is not yet supported")),
         _ => Err("the backends are serial, threads and processes".to_string()),
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    duration_of(text).ok_or_else(|| "a time is given as 30s, 10m, 3h50m or 1d".to_string())
 }
 
 fn workers(text: &str) -> Result<usize, String> {

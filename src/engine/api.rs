@@ -50,6 +50,8 @@ pub struct RunOptions {
     pub command: String,
     /// How long items in hand may take after SIGTERM or SIGHUP.
     pub grace: Duration,
+    /// No new item is taken up after this time.
+    pub stop_after: Option<Duration>,
     /// Insist on a state on a network file system.
     pub on_network_fs: bool,
 }

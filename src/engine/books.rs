@@ -140,6 +140,11 @@ impl Books {
         }
     }
 
+    /// When the run began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The run's id.
     pub fn id(&self) -> &str {
         &self.record.id

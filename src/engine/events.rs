@@ -34,7 +34,12 @@ pub enum Event {
     /// An output file was written.
     OutputWritten { stage: String, path: String, rows: u64 },
     /// The first signal: items in hand finish, no new ones start.
-    Draining { signal: String, in_hand: u64 },
+    Draining {
+        signal: String,
+        in_hand: u64,
+        /// How many seconds they may take.
+        grace: Option<f64>,
+    },
     /// The run is over.
     RunFinished { summary: RunSummary },
 }

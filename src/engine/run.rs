@@ -146,6 +146,7 @@ fn dispatch(
         only_failed: options.retry.is_some(),
         want_items: options.want_items,
         grace: options.grace,
+        stop_at: options.stop_after.map(|after| books.started() + after),
         capacity,
         budget,
         suspects,

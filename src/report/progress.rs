@@ -171,7 +171,7 @@ impl State {
             Event::Item { stage, key, status, attempt, seconds, .. } if verbose => {
                 return Some(item(stage, key, *status, *attempt, *seconds));
             }
-            Event::Draining { signal, in_hand } => return Some(draining(signal, *in_hand)),
+            Event::Draining { signal, in_hand, grace } => return Some(draining(signal, *in_hand, *grace)),
             // Outputs are told in the summary.
             Event::SourceRead { .. } | Event::Item { .. } | Event::OutputWritten { .. } | Event::RunFinished { .. } => {
             }
@@ -224,12 +224,13 @@ fn item(stage: &str, key: &str, status: ItemStatus, attempt: u32, seconds: f64) 
     format!("{status}  {stage}  {} in {}{again}", shell_quote(key), duration(seconds))
 }
 
-fn draining(signal: &str, in_hand: u64) -> String {
+fn draining(signal: &str, in_hand: u64, grace: Option<f64>) -> String {
     let items = count(in_hand, "item");
     if signal.to_ascii_uppercase().contains("INT") {
         format!("interrupted: finishing {items} in hand; press Ctrl-C again to stop at once")
     } else {
-        format!("{signal}: finishing {items} in hand")
+        let limit = grace.map_or(String::new(), |seconds| format!(", for at most {}", duration(seconds)));
+        format!("{signal}: finishing {items} in hand{limit}")
     }
 }
 
@@ -366,8 +367,11 @@ mod tests {
 
     #[test]
     fn messages_say_what_happens() {
-        assert_eq!(draining("SIGINT", 4), "interrupted: finishing 4 items in hand; press Ctrl-C again to stop at once");
-        assert_eq!(draining("SIGTERM", 1), "SIGTERM: finishing 1 item in hand");
+        assert_eq!(
+            draining("SIGINT", 4, None),
+            "interrupted: finishing 4 items in hand; press Ctrl-C again to stop at once"
+        );
+        assert_eq!(draining("SIGTERM", 1, Some(30.0)), "SIGTERM: finishing 1 item in hand, for at most 30s");
         assert_eq!(item("m", "k", ItemStatus::Done, 2, 0.5), "done    m  k in 0.5s, attempt 2");
     }
 

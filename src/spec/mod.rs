@@ -10,7 +10,7 @@ mod nearest;
 pub mod schema;
 pub mod shape;
 pub mod template;
-mod units;
+pub mod units;
 pub mod validate;
 pub mod yaml;
 

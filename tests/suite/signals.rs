@@ -70,6 +70,43 @@ fn a_hangup_drains() {
 }
 
 #[test]
+fn a_termination_has_a_deadline() {
+    let env = gated("workers: 2, chunk_size: 10");
+    let run = env.spawn(&["run", "--grace", "300ms"]);
+    until("two items are in hand", || env.logged("begun").len() >= 2);
+    run.signal(libc::SIGTERM);
+    run.wait().exits(130).says(&["SIGTERM: finishing 2 items in hand, for at most 0.3s"]);
+    env.assert_nothing_runs();
+    assert!(env.errors().is_empty(), "an interrupted item has not failed");
+    assert!(!env.path(".bpp-flow/pipeline/in-hand").exists(), "and is no suspect");
+}
+
+#[test]
+fn no_item_is_taken_up_after_a_time() {
+    let env = gated("workers: 2, chunk_size: 10");
+    env.open_gate("go");
+    env.run(&["run", "--limit", "600", "--stop-after", "1s"]).exits(1).says(&["--stop-after: finishing", "run again to go on"]);
+    let ended = env.logged("ended").len();
+    assert!((1..600).contains(&ended), "{ended}");
+    assert_eq!(env.logged("begun").len(), ended, "what was in hand finished");
+    assert_eq!(env.rows("work").len(), ended);
+    env.run(&["run", "--limit", "600", "--stop-after", "1h30m"]).exits(0);
+    assert_eq!((env.logged("begun").len(), distinct(&env.logged("begun")).len()), (600, 600));
+}
+
+#[test]
+fn a_termination_cuts_the_time_of_what_is_finishing() {
+    let env = gated("workers: 2, chunk_size: 10");
+    let run = env.spawn(&["run", "--stop-after", "500ms", "--grace", "200ms", "--events", "events.jsonl"]);
+    until("it drains", || {
+        std::fs::read_to_string(env.path("events.jsonl")).is_ok_and(|text| text.contains("draining"))
+    });
+    run.signal(libc::SIGTERM);
+    run.wait().exits(1);
+    env.assert_nothing_runs();
+}
+
+#[test]
 fn a_second_interrupt_stops_at_once() {
     let env = gated("workers: 2, chunk_size: 10");
     let mut run = env.spawn(&["run"]);

@@ -38,7 +38,11 @@ impl Dispatcher<'_> {
         self.end.get_or_insert(end);
         self.mode = Mode::Draining { deadline: grace.map(|grace| Instant::now() + grace) };
         let in_hand = self.tasks.values().filter(|t| t.started).count() as u64;
-        let _ = self.lines.events.send(Event::Draining { signal: signal.to_string(), in_hand });
+        let _ = self.lines.events.send(Event::Draining {
+            signal: signal.to_string(),
+            in_hand,
+            grace: grace.map(|grace| grace.as_secs_f64()),
+        });
         self.executor.drain();
     }
 
@@ -54,6 +58,10 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn check_deadlines(&mut self) {
+        if self.mode == Mode::Running && self.orders.stop_at.is_some_and(|at| Instant::now() >= at) {
+            let reason = "the time of --stop-after is over; run again to go on".to_string();
+            self.drain(End::Threshold(reason), None, "--stop-after");
+        }
         if let Mode::Draining { deadline: Some(deadline) } = self.mode
             && Instant::now() >= deadline
         {

@@ -71,6 +71,8 @@ pub struct Orders {
     pub only_failed: bool,
     pub want_items: bool,
     pub grace: Duration,
+    /// When no new item is taken up any more.
+    pub stop_at: Option<Instant>,
     /// Items at once outside bpp-flow.
     pub capacity: usize,
     pub budget: Budget,
@@ -359,6 +361,10 @@ impl<'a> Dispatcher<'a> {
             (Signal::Terminate, Mode::Running) => self.drain(End::Signal, Some(self.orders.grace), "SIGTERM"),
             (Signal::Hangup, Mode::Running) => self.drain(End::Signal, Some(self.orders.grace), "SIGHUP"),
             (Signal::Interrupt, Mode::Draining { .. }) => self.stop(),
+            (Signal::Terminate | Signal::Hangup, Mode::Draining { deadline }) => {
+                let latest = Instant::now() + self.orders.grace;
+                self.mode = Mode::Draining { deadline: Some(deadline.map_or(latest, |d| d.min(latest))) };
+            }
             _ => {}
         }
     }
