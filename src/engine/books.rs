@@ -12,9 +12,10 @@ use super::dispatcher::End;
 use super::events::{Counts, Event, FailureGroup, RunRecord, RunState, RunSummary, StageSummary};
 use super::replay::Replay;
 use super::resolve::limit_of;
-use super::stage::StageRun;
+use super::stage::{Gate, StageRun};
 use crate::data::{FailureKind, Hash, source};
 use crate::plan::PlannedStage;
+use crate::spec::model::Input;
 use crate::store::Write;
 
 /// How often a run's record is brought up to date.
@@ -261,8 +262,7 @@ impl Books {
         let mut summary = self.summary(end.as_ref(), summaries, failures);
         if !matches!(end, Some(End::Broken(_))) {
             replay.store.tidy()?;
-            let complete: Vec<bool> =
-                stages.iter().map(|s| self.whole && s.settled && s.gate != super::stage::Gate::Shut).collect();
+            let complete = self.complete(replay, stages);
             self.note_settled(replay, stages, &complete)?;
             summary.outputs = super::outputs::write(replay, &complete, events)?;
             self.recount(replay)?;
@@ -290,6 +290,20 @@ impl Books {
             self.record.stages[at].1 = counts;
         }
         Ok(())
+    }
+
+    /// The stages that have left nothing to do, and nothing before them has (a `retry` leaves what was never run).
+    fn complete(&self, replay: &Replay, stages: &[StageRun]) -> Vec<bool> {
+        let mut complete = vec![false; stages.len()];
+        for &index in replay.plan.graph.order() {
+            let run = &stages[index];
+            let fed = run.planned.inputs.iter().all(|input| match *input {
+                Input::Source(_) => true,
+                Input::Stage(stage) => complete[stage],
+            });
+            complete[index] = fed && self.whole && run.settled && run.left == 0 && run.gate != Gate::Shut;
+        }
+        complete
     }
 
     fn note_settled(&self, replay: &Replay, stages: &[StageRun], complete: &[bool]) -> Result<(), EngineError> {

@@ -175,6 +175,17 @@ fn retry_runs_the_failed_ones_and_what_follows() {
 }
 
 #[test]
+fn retry_leaves_what_was_never_run_due() {
+    let env = selectable(10);
+    env.open_gate("mended");
+    env.run(&["retry", "--failed"]).exits(0);
+    assert!(!env.path("out.csv").exists(), "an output of nothing");
+    let summary = env.run_json(&[], 0);
+    counts(&stage_of(&summary, "second"), &[("ran", 10)]);
+    assert!(env.path("out.csv").exists());
+}
+
+#[test]
 fn retry_does_not_run_what_never_failed() {
     let env = selectable(6);
     env.run(&["run", "--limit", "4"]).exits(100);
