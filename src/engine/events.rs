@@ -173,7 +173,7 @@ pub struct StagePlan {
 /// A run's entry in the catalogue; also what `status` reads of a run that is going.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// Sortable: the start time and a few random letters.
+    /// Sortable: the start time, to a small part of a second.
     pub id: String,
     /// The command line.
     pub command: String,

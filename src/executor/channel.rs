@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::codec::HEAD;
+use super::wire::MAX_FRAME;
 
 /// Bytes asked of the socket at once.
 const READ_BYTES: usize = 256 << 10;
@@ -71,7 +72,15 @@ impl Channel {
     pub(super) fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let rest = &self.incoming[self.read..];
         let head = rest.get(..HEAD)?;
-        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        if len > MAX_FRAME {
+            // A function wrote into the socket of its worker: nothing that follows is a frame.
+            self.ended = true;
+            self.incoming.clear();
+            self.read = 0;
+            return None;
+        }
+        let len = len as usize;
         let payload = rest.get(HEAD..HEAD + len)?.to_vec();
         let kind = head[4];
         self.read += HEAD + len;
@@ -143,5 +152,15 @@ mod tests {
         assert!(!a.is_sending() && !b.ended());
         drop(a);
         assert!(!b.fill() && b.ended());
+    }
+
+    #[test]
+    fn what_is_no_frame_is_the_end() {
+        let (mut a, b) = UnixStream::pair().unwrap();
+        let mut b = Channel::new(b);
+        a.write_all(b"hello, I am no frame").unwrap();
+        b.fill();
+        assert_eq!(b.next_frame(), None);
+        assert!(b.ended(), "and nobody waits for the rest of it");
     }
 }

@@ -242,11 +242,11 @@ impl Worker {
         loop {
             let Some(process) = &mut self.process else { return Ok(()) };
             let got = !process.data.ended() && process.data.fill();
-            if process.data.ended() {
-                process.silent.get_or_insert_with(Instant::now);
-            }
             while let Some((kind, payload)) = self.process.as_mut().and_then(|p| p.data.next_frame()) {
                 self.hear(kind, &payload)?;
+            }
+            if let Some(process) = self.process.as_mut().filter(|p| p.data.ended()) {
+                process.silent.get_or_insert_with(Instant::now);
             }
             if once || !got {
                 return Ok(());

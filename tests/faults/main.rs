@@ -1,0 +1,20 @@
+//! The fault suite: every promise of `docs/reliability.md` under the fault that it is about.
+//!
+//! - `deaths`: workers, commands and keepers that are killed or stopped.
+//! - `company`: items that change, close, print, fork or leave what they should not.
+//! - `soak`: random workflows ([`scenario`]) under a random [`killer`], checked after each resume against an oracle.
+//!
+//! Variables: `BPP_SOAK_SECONDS` (how long the soak goes on, default 25), `BPP_TEST_SEED` (its first workflow; default:
+//! another one each time), and those of `tests/suite`, whose `env` is shared.
+#![expect(clippy::disallowed_methods, reason = "the suite starts the program")]
+
+#[path = "../suite/env.rs"]
+#[expect(dead_code, reason = "what only the other suite uses")]
+mod env;
+
+mod company;
+mod deaths;
+mod killer;
+mod random;
+mod scenario;
+mod soak;
