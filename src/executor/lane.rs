@@ -1,5 +1,5 @@
-//! A lane of a Python worker: the task that it has in hand, sent whole, streamed (a group's rows) or, where a function
-//! takes whole chunks and the process dies under one, in halves until the culprit stands alone.
+//! A lane of a Python worker: the task that it has in hand, sent whole, streamed (a group's rows) or, where the process
+//! dies and nobody knows under which of several items, in halves until the culprit stands alone.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use super::slot::{InHand, Slot};
 use super::{Mark, Outcomes, TaskInput, wire};
 use crate::data::{Table, Usage};
 
+/// An item that is alone when its process is lost, and alone again, is not sent once more.
+const MOST_LOSSES: u32 = 2;
 /// Where the number of the lane stands in a task's frame.
 const LANE_AT: std::ops::Range<usize> = 17..21;
 
@@ -22,6 +24,8 @@ pub(super) struct Lane {
     /// When it was last heard of.
     heard: Instant,
     division: Option<Division>,
+    /// How often the process was lost while a single item was left.
+    losses: u32,
 }
 
 /// A chunk that can be sent in parts.
@@ -46,11 +50,11 @@ impl Lane {
                 let mut bytes = frame.recv().unwrap_or_default();
                 set_lane(&mut bytes, number);
                 let division = rows.map(|rows| Division { rows, current: None, pending: Vec::new(), waiting: false });
-                (Lane { hand, rows: None, seen, heard, division }, bytes)
+                (Lane { hand, rows: None, seen, heard, division, losses: 0 }, bytes)
             }
             Payload::Group { rows, args, .. } => {
                 let frame = wire::group_frame(hand.seq, hand.job_id, number as u32, &args);
-                (Lane { hand, rows: Some(rows), seen, heard, division: None }, frame)
+                (Lane { hand, rows: Some(rows), seen, heard, division: None, losses: 0 }, frame)
             }
         }
     }
@@ -147,6 +151,22 @@ impl Lane {
             division.current = None;
             division.waiting = true;
         }
+    }
+
+    /// The process is gone, nobody knows why: what is left is to be run again, in halves. An item that was alone before,
+    /// or cannot be sent again, is given instead: it is lost for good.
+    pub(super) fn lose(&mut self) -> Option<u32> {
+        let left = self.left();
+        let [only] = left[..] else {
+            self.divide();
+            return None;
+        };
+        self.losses += 1;
+        if self.losses == MOST_LOSSES || self.division.is_none() {
+            return Some(only);
+        }
+        self.divide();
+        None
     }
 
     /// The process dies under one item, which was reported: the others of its part are still to be run, if there are

@@ -15,7 +15,7 @@ use super::keeper::protocol::task_frame;
 use super::queue::{Payload, Phase, Queued, Rows};
 use super::seat::{Seat, Shared};
 use super::{Executor, Job, Report, Task, TaskInput, Work, command, python, slot, wire};
-use crate::spec::model::{Call, Stdout};
+use crate::spec::model::Stdout;
 
 /// How workers are started.
 pub(super) struct Settings {
@@ -174,7 +174,7 @@ fn encode(seq: u64, job_id: u32, job: &Arc<Job>, input: TaskInput) -> Payload {
     // Bounded to the one frame: its sender never waits.
     let (sender, frame) = crossbeam_channel::bounded(1);
     let rows = match &input {
-        TaskInput::Rows { table, args, env } if takes_chunks(job) => {
+        TaskInput::Rows { table, args, env } => {
             Some(Rows { table: table.clone(), args: args.clone(), env: env.clone() })
         }
         _ => None,
@@ -188,11 +188,6 @@ fn encode(seq: u64, job_id: u32, job: &Arc<Job>, input: TaskInput) -> Payload {
         });
     });
     Payload::Frame { frame, rows }
-}
-
-/// Whether one call takes many items.
-fn takes_chunks(job: &Job) -> bool {
-    matches!(job.work, Work::Python { call: Call::Chunk(_), .. })
 }
 
 /// Whether a command's standard output is of any use.

@@ -49,6 +49,8 @@ pub(super) struct Process {
     pub started: Instant,
     /// When it stopped talking, without having ended.
     pub silent: Option<Instant>,
+    /// Whether it is being ended for that.
+    pub mute: bool,
     /// Whether it is being ended from here.
     pub ending: bool,
 }
@@ -86,6 +88,7 @@ impl Process {
             ready: false,
             started: Instant::now(),
             silent: None,
+            mute: false,
             ending: false,
         })
     }

@@ -50,8 +50,10 @@ pub(super) fn work(seat: Seat, lanes: usize) {
 enum End {
     /// By itself, or for its memory.
     Exited(Exit),
-    /// Nobody knows its status.
-    Lost(String),
+    /// It says what no worker says.
+    Damaged(String),
+    /// Its keeper is gone, and so is it.
+    Lost,
     /// It could never have run.
     Hopeless(String),
 }
@@ -218,7 +220,7 @@ impl Worker {
     /// Takes in what the worker and its keeper have to say.
     fn listen(&mut self) {
         if let Err(e) = self.read_frames(true) {
-            return self.mourn(End::Lost(format!("sent {e}")));
+            return self.mourn(End::Damaged(format!("sent {e} (descriptor 3 is not an item's to write to)")));
         }
         let Some(process) = &mut self.process else { return };
         process.control().fill();
@@ -233,7 +235,7 @@ impl Worker {
             }
         }
         if self.process.as_mut().is_some_and(|p| p.control().ended()) {
-            self.mourn(End::Lost("was killed".into()));
+            self.mourn(End::Lost);
         }
     }
 
@@ -325,6 +327,7 @@ impl Worker {
     fn watch(&mut self) {
         let Some(process) = &mut self.process else { return };
         if process.silent.is_some_and(|since| since.elapsed() >= SILENCE_LIMIT) {
+            process.mute = true;
             process.terminate();
         }
         if !process.ready && process.started.elapsed() >= HELLO_LIMIT {
@@ -393,15 +396,19 @@ impl Worker {
         self.seat.be_busy();
         let Some(mut process) = self.process.take() else { return };
         process.end();
-        let killed = process.ending && process.silent.is_none();
         match end {
             End::Hopeless(message) => {
                 self.strikes = STRIKES;
                 self.last_words = message;
             }
-            _ if killed => {}
+            _ if process.ending && !process.mute => {}
+            End::Exited(_) if process.mute => {
+                let how = "stopped answering (descriptor 3 is not an item's to close or to write to)";
+                self.lose(how, &process.tail());
+            }
             End::Exited(exit) => self.blame(exit, &process),
-            End::Lost(how) => self.strike(&how, &process.tail()),
+            End::Damaged(how) => self.lose(&how, &process.tail()),
+            End::Lost => self.lose("was killed", &process.tail()),
         }
         (0..self.lanes.len()).for_each(|number| self.lay_down(number));
         if self.strikes >= STRIKES {
@@ -442,6 +449,23 @@ impl Worker {
                 let items = self.lanes.iter().flatten().map(|lane| lane.hand.tally.left()).sum();
                 self.seat.shared.queues().go_solo(self.seat.pool(), items);
             }
+        }
+    }
+
+    /// A death for which no item can be named: all that were in hand are tried again, in halves, until one is alone.
+    fn lose(&mut self, how: &str, tail: &str) {
+        if self.is_idle() {
+            return self.strike(how, tail);
+        }
+        for lane in self.lanes.iter_mut().flatten() {
+            let Some(item) = lane.lose() else { continue };
+            let failure = Failure::new(FailureKind::Crash, format!("its worker {how}"));
+            let failure = Failure { output: tail.to_string(), ..failure };
+            if let Some(outcomes) = lane.hand.tally.fail(item, failure, lane.usage(0)) {
+                self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
+            }
+            self.strikes += 1;
+            self.last_words = format!("the Python worker {how}, with one item after the other");
         }
     }
 

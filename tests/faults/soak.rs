@@ -439,7 +439,9 @@ fn soak() {
             std::panic::resume_unwind(panic);
         }
         score.workflows += 1;
-        if setting("BPP_SOAK_DEBUG").is_some() { eprintln!("{seed} {:?} runs {}", began.elapsed(), score.runs); }
+        if setting("BPP_SOAK_DEBUG").is_some() {
+            eprintln!("{seed} {:?} runs {}", began.elapsed(), score.runs);
+        }
         if began.elapsed() >= limit {
             break;
         }

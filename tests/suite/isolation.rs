@@ -164,3 +164,40 @@ stages:
     assert_eq!(env.rows("a").len(), 29);
     assert_eq!(env.rows("b").len(), 30);
 }
+
+/// An item that is found out although nobody sees at once that it was the one.
+fn the_only_culprit(statement: &str, settings: &str, message: &str) {
+    let module = format!(
+        "import os, signal, kit\n\ndef work(row):\n    kit.log('begun', row['value'])\n    if row['value'] == 3:\n        {statement}\n    return {{'y': row['value']}}\n"
+    );
+    let pipeline = format!(
+        "sources: {{ s: {{ range: {{stop: 40}} }} }}\nstages:\n  work: {{ map: s, python: \"f:work\", {settings} }}\n"
+    );
+    let env = TestEnv::with(&pipeline, &module);
+    env.run(&["run"]).exits(100);
+    let failed = env.failed_rows("work");
+    assert_eq!(failed.iter().map(|row| row["value"].as_i64()).collect::<Vec<_>>(), [Some(3)], "{failed:?}");
+    assert!(text(&failed[0]["error"]).contains(message), "{failed:?}");
+    assert_eq!(ints(&env.column("work", "y")), (0..40).filter(|v| *v != 3).collect::<Vec<_>>());
+    let most = (0..40).map(|v| env.logged("begun").iter().filter(|id| **id == v.to_string()).count()).max();
+    assert!(most <= Some(10), "{most:?} times");
+}
+
+#[test]
+fn an_item_that_writes_into_the_socket_of_its_worker() {
+    let message = "crash: its worker stopped answering (descriptor 3 is not an item's";
+    the_only_culprit(r"os.write(3, b'\xff' * 1000)", "workers: 1", message);
+    the_only_culprit(r"os.write(3, b'\xff' * 1000)", "workers: 2, chunk_size: 1", message);
+    the_only_culprit(r"os.write(3, b'\x00' * 1000)", "workers: 2", "crash: its worker sent ");
+}
+
+#[test]
+fn an_item_that_kills_the_keeper_of_its_worker() {
+    let kill = "os.kill(os.getppid(), signal.SIGKILL); os.system(\"sleep 9\")";
+    the_only_culprit(kill, "workers: 2", "crash: its worker was killed");
+    the_only_culprit(
+        "os.kill(os.getppid(), signal.SIGKILL)",
+        "workers: 2, chunk_size: 1",
+        "crash: its worker was killed",
+    );
+}

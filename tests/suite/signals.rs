@@ -85,7 +85,9 @@ fn a_termination_has_a_deadline() {
 fn no_item_is_taken_up_after_a_time() {
     let env = gated("workers: 2, chunk_size: 10");
     env.open_gate("go");
-    env.run(&["run", "--limit", "600", "--stop-after", "1s"]).exits(1).says(&["--stop-after: finishing", "run again to go on"]);
+    env.run(&["run", "--limit", "600", "--stop-after", "1s"])
+        .exits(1)
+        .says(&["--stop-after: finishing", "run again to go on"]);
     let ended = env.logged("ended").len();
     assert!((1..600).contains(&ended), "{ended}");
     assert_eq!(env.logged("begun").len(), ended, "what was in hand finished");
