@@ -149,7 +149,7 @@ impl Lane {
             let (first, second) = left.split_at(left.len() / 2);
             division.pending.extend([second, first].into_iter().filter(|half| !half.is_empty()).map(<[u32]>::to_vec));
             division.current = None;
-            division.waiting = true;
+            division.waiting = !division.pending.is_empty();
         }
     }
 

@@ -195,9 +195,19 @@ fn an_item_that_writes_into_the_socket_of_its_worker() {
 fn an_item_that_kills_the_keeper_of_its_worker() {
     let kill = "os.kill(os.getppid(), signal.SIGKILL); os.system(\"sleep 9\")";
     the_only_culprit(kill, "workers: 2", "crash: its worker was killed");
-    the_only_culprit(
-        "os.kill(os.getppid(), signal.SIGKILL)",
-        "workers: 2, chunk_size: 1",
-        "crash: its worker was killed",
-    );
+    the_only_culprit(kill, "workers: 2, chunk_size: 1", "crash: its worker was killed");
+}
+
+#[test]
+fn a_keeper_that_is_killed_as_its_item_ends() {
+    for settings in ["workers: 2, chunk_size: 1", "workers: 1", "workers: 2, backend: threads"] {
+        let pipeline = format!(
+            "sources: {{ s: {{ range: {{stop: 40}} }} }}\nstages:\n  work: {{ map: s, python: \"f:work\", {settings} }}\n"
+        );
+        let module = "import os, signal\n\ndef work(row):\n    if row['value'] % 10 == 3:\n        os.kill(os.getppid(), signal.SIGKILL)\n    return {'y': row['value']}\n";
+        let env = TestEnv::with(&pipeline, module);
+        let run = env.run(&["run"]);
+        assert!(matches!(run.code, Some(0 | 1 | 100)), "{}", run.all());
+        env.assert_nothing_runs();
+    }
 }
