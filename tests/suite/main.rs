@@ -4,8 +4,8 @@
 //! - `running`, `planning`, `versions`, `selecting`: run and resume, `plan` and its reasons, what is recomputed and
 //!   what is not.
 //! - `sources`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
-//! - `failures`, `broken`, `isolation`, `awkward`: what fails an item, what stops a run, what fails nothing else.
-//! - `signals`, `kills`, `locking`, `disk`: ends of all sorts.
+//! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
+//! - `signals`, `locking`, `disk`: ends of all sorts. (Faults are injected in `tests/faults`.)
 //! - `inspecting`: `status`, `errors`, `results`, `runs`, `check`, `init`, `schema`, `completions`.
 //! - `property`: random workflows over random tables against a naive oracle (`py/oracle.py`).
 //!
@@ -13,8 +13,7 @@
 //! never for time to pass, and none asserts on speed. Needs `python3` on the path, and no Python package.
 //!
 //! Variables: `BPP_TEST_CASES` (random workflows, default 6), `BPP_TEST_SEED` (the first of them),
-//! `BPP_TEST_KILLS` (kill cycles of the soak, default 3), `BPP_TEST_BIN` (another binary), `BPP_TEST_KEEP` (keep the
-//! folder of a failing test).
+//! `BPP_TEST_BIN` (another binary), `BPP_TEST_KEEP` (keep the folder of a failing test).
 #![expect(clippy::disallowed_methods, reason = "the suite starts the program")]
 
 mod env;
@@ -26,8 +25,6 @@ mod commands;
 mod disk;
 mod failures;
 mod inspecting;
-mod isolation;
-mod kills;
 mod limits;
 mod locking;
 mod outputs;
