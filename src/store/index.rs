@@ -1,6 +1,9 @@
 //! Sorted entries of stored outcomes, 24 bytes each: for what is not found where it was.
 
+use std::sync::LazyLock;
+
 use hashbrown::HashMap;
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::codec::Who;
@@ -64,12 +67,31 @@ pub(super) struct Index {
     by_origin: Vec<u32>,
 }
 
+/// Runs what works in parallel while the lock of a view is held.
+///
+/// A thread of rayon's that waits takes up other work of its pool: here that may be a lookup, which would wait for the
+/// lock that this very thread holds. So the work has a pool of its own, and the caller waits outside of both.
+fn beside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    static POOL: LazyLock<ThreadPool> =
+        LazyLock::new(|| rayon::ThreadPoolBuilder::new().build().expect("threads can be started"));
+    let done = std::thread::scope(|scope| scope.spawn(|| POOL.install(work)).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 impl Index {
     /// Indexes the segments at `places`, which `who` reads.
     pub fn build(
         places: &[u32],
         items: usize,
-        who: impl Fn(u32) -> Result<Who, StoreError> + Sync,
+        who: impl Fn(u32) -> Result<Who, StoreError> + Send + Sync,
+    ) -> Result<Index, StoreError> {
+        beside(|| Index::gather(places, items, &who))
+    }
+
+    fn gather(
+        places: &[u32],
+        items: usize,
+        who: &(impl Fn(u32) -> Result<Who, StoreError> + Sync),
     ) -> Result<Index, StoreError> {
         let mut entries = Vec::with_capacity(items);
         // Some segments at a time, so that what is read waits in no queue.
@@ -130,11 +152,41 @@ impl Index {
         if self.by_origin.len() != self.entries.len() {
             self.by_origin = (0..self.entries.len() as u32).collect();
             let key = |&i: &u32| (self.entries[i as usize].origin, self.entries[i as usize].spot);
-            self.by_origin.par_sort_unstable_by_key(key);
+            beside(|| self.by_origin.par_sort_unstable_by_key(key));
         }
         let entry = |i: &u32| self.entries[*i as usize];
         let end = self.by_origin.partition_point(|i| entry(i).origin <= origin);
         let last = self.by_origin[..end].last().map(entry)?;
         (last.origin == origin).then_some(last.spot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_builds_an_index_takes_up_no_other_lookup() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
+        let (done, ended) = std::sync::mpsc::channel();
+        let view = Arc::new(Mutex::new(()));
+        for _ in 0..16 {
+            let (view, done) = (view.clone(), done.clone());
+            pool.spawn(move || {
+                let _state = view.lock().expect("nobody panics");
+                let who = |_| {
+                    std::thread::sleep(Duration::from_micros(50));
+                    Ok(Who { rows: vec![0], origins: vec![1], inputs: vec![Hash::of(b"1")] })
+                };
+                let index = Index::build(&(0..100).collect::<Vec<_>>(), 100, who).expect("an index");
+                done.send(index.find(Hash::of(b"1"), 1).is_some()).expect("the test waits");
+            });
+        }
+        for _ in 0..16 {
+            assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true), "a lookup waits for its own lock");
+        }
     }
 }
