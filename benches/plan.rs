@@ -23,7 +23,9 @@ fn planning(c: &mut Criterion) {
     };
     c.bench_function("load 1000 stages", |b| b.iter(read));
     let workflow = Arc::new(read());
-    let around = Surroundings { env: &env, cores: 4, workers: None, run: ("bench", "bench"), backend: None };
+    let secrets = Default::default();
+    let around =
+        Surroundings { env: &env, cores: 4, workers: None, run: ("bench", "bench"), backend: None, secrets: &secrets };
     c.bench_function("compile 1000 stages", |b| {
         b.iter(|| Plan::compile(workflow.clone(), &around).expect("a plan"));
     });

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::diagnostic::Report;
+use crate::engine::api::environments_secrets;
 use crate::report::json;
 use crate::report::phrase::count;
 use crate::spec::model::Workflow;
@@ -45,7 +46,12 @@ fn as_json(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
     let source = read(args.file.as_deref(), globals)?;
     let mistakes = parse(&source, globals).err().unwrap_or_default();
     let file = source.path.display().to_string();
-    let reports: Vec<Report> = mistakes.iter().map(|m| Report::new(&file, &source.text, m)).collect();
+    let secrets = environments_secrets();
+    let mut reports: Vec<Report> = mistakes.iter().map(|m| Report::new(&file, &source.text, m)).collect();
+    for report in &mut reports {
+        let related = report.related.iter_mut().map(|r| &mut r.message);
+        report.help.iter_mut().chain(related).chain([&mut report.message]).for_each(|text| secrets.hide_in(text));
+    }
     json::print(&mut io::stdout().lock(), &reports)?;
     Ok(if mistakes.is_empty() { Exit::Success } else { Exit::Usage })
 }

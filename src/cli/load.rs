@@ -53,12 +53,15 @@ pub(super) fn load(file: Option<&Path>, globals: &Globals, terminal: &Terminal) 
         Ok(workflow) => workflow,
         Err(diagnostics) => {
             let shown = source.path.display().to_string();
-            crate::report::tell(&diagnostic::render(&shown, &source.text, &diagnostics, terminal.err.color()));
+            let text = diagnostic::render(&shown, &source.text, &diagnostics, terminal.err.color());
+            crate::report::tell(&terminal.hide(&text));
             return Err(CliError::told());
         }
     };
     let state_dir = state_dir(&workflow, globals.state.as_deref(), std::env::var_os("BPP_FLOW_STATE"));
-    let invocation = Invocation { options: globals.identity(), ..Invocation::new(&source.path) };
+    let secrets = terminal.secrets.get_or_init(|| crate::engine::api::secrets(&workflow));
+    let options = globals.identity().iter().map(|option| secrets.hide(option).into_owned()).collect();
+    let invocation = Invocation { options, ..Invocation::new(&source.path) };
     let flow = Flow { workflow, state_dir: absolute(&state_dir)?, file: source.path, source_text: source.text };
     Ok(Loaded { flow, invocation })
 }

@@ -123,7 +123,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&error.render(terminal.err));
+            tell(&terminal.hide(&error.render(terminal.err)));
             ExitCode::from(error.exit().code())
         }
     }

@@ -1,8 +1,11 @@
 //! What the program's streams are: terminals or not, coloured or not, how wide.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 
+use crate::data::Secrets;
+use crate::engine::api::environments_secrets;
 use crate::report::Style;
 
 /// When there is colour.
@@ -35,7 +38,7 @@ impl Color {
 }
 
 /// The streams.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Terminal {
     /// How stdout looks.
     pub out: Style,
@@ -47,6 +50,8 @@ pub(super) struct Terminal {
     pub out_width: Option<usize>,
     /// Columns of stderr's terminal.
     pub err_width: Option<usize>,
+    /// What no error may show, once a workflow is known.
+    pub secrets: OnceCell<Secrets>,
 }
 
 impl Terminal {
@@ -62,6 +67,15 @@ impl Terminal {
             err_is_terminal: err.is_terminal(),
             out_width: width(&out),
             err_width: width(&err),
+            secrets: OnceCell::new(),
+        }
+    }
+
+    /// A message about what went wrong, without what it must not show.
+    pub(super) fn hide(&self, message: &str) -> String {
+        match self.secrets.get() {
+            Some(secrets) => secrets.hide(message).into_owned(),
+            None => environments_secrets().hide(message).into_owned(),
         }
     }
 }

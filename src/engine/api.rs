@@ -10,7 +10,7 @@ pub use super::EngineError;
 pub use super::explain::plan;
 pub use super::look::{Rows, errors, failure_of, inspect, remove_run, results, runs, status};
 pub use super::resolve::{Retry, USAGE_COLUMNS};
-pub use super::run::run;
+pub use super::run::{environments_secrets, run, secrets};
 
 /// A loaded workflow.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! The books of a run: its record in the catalogue, what it settled, and its summary.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -13,7 +14,7 @@ use super::events::{Counts, Event, FailureGroup, RunRecord, RunState, RunSummary
 use super::replay::Replay;
 use super::resolve::limit_of;
 use super::stage::{Gate, StageRun};
-use crate::data::{FailureKind, Hash, source};
+use crate::data::{FailureKind, Hash, Secrets, source};
 use crate::plan::PlannedStage;
 use crate::spec::model::Input;
 use crate::store::Write;
@@ -89,6 +90,7 @@ fn now() -> String {
 pub struct Books {
     record: RunRecord,
     workflow: String,
+    secrets: Arc<Secrets>,
     versions: Vec<Write>,
     selected: Vec<bool>,
     /// Outputs are written, and settled stages noted, only by runs that take everything.
@@ -118,7 +120,7 @@ impl Books {
         Books {
             record: RunRecord {
                 id,
-                command: options.command.clone(),
+                command: replay.plan.secrets.hide(&options.command).into_owned(),
                 started: now(),
                 ended: None,
                 host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -131,6 +133,7 @@ impl Books {
                 versions: stages.iter().map(|s| (s.name.clone(), s.version.to_string())).collect(),
             },
             workflow: flow.workflow.name.clone(),
+            secrets: replay.plan.secrets.clone(),
             versions: versions.collect(),
             selected: selected.to_vec(),
             whole: options.limit.is_none() && !options.selects_items(),
@@ -323,12 +326,13 @@ impl Books {
     }
 
     fn summary(&self, end: Option<&End>, stages: Vec<StageSummary>, failures: Vec<FailureGroup>) -> RunSummary {
-        let reason = match end {
+        let mut reason = match end {
             Some(End::Threshold(reason)) => Some(reason.clone()),
             Some(End::Signal) => Some("interrupted".to_string()),
             Some(End::Broken(error)) => Some(error.to_string()),
             None => None,
         };
+        reason.iter_mut().for_each(|reason| self.secrets.hide_in(reason));
         RunSummary {
             run: self.record.id.clone(),
             state: RunState::Running,

@@ -137,7 +137,10 @@ impl Survey {
         Ok(self.unchanged)
     }
 
-    fn report(self) -> Vec<StagePlan> {
+    fn report(mut self) -> Vec<StagePlan> {
+        for report in self.stages.iter_mut().map(|t| &mut t.report) {
+            report.samples.values_mut().flatten().for_each(|sample| self.plan.secrets.hide_in(sample));
+        }
         let order = self.plan.graph.order().to_vec();
         let mut reports: Vec<Option<StagePlan>> = self.stages.into_iter().map(|t| Some(t.report)).collect();
         order.into_iter().filter(|&s| self.selected[s]).filter_map(|s| reports[s].take()).collect()

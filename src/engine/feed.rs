@@ -11,9 +11,9 @@ use super::budget::Budget;
 use super::dispatcher::Message;
 use super::replay::Replay;
 use super::writer::{Entry, Receipt};
-use crate::data::Batch;
 use crate::data::identify::Identifier;
 use crate::data::source;
+use crate::data::{Batch, Secrets};
 use crate::plan::PlannedStage;
 use crate::spec::model::Source;
 use crate::store::model::{RosterBatch, RosterInfo};
@@ -30,6 +30,8 @@ pub struct SourceFeed {
     pub writer: Sender<Entry>,
     /// `--limit`: only the first rows. Such a reading leaves a complete roster as it is.
     pub limit: Option<u64>,
+    /// What must not be kept of rows that cannot be read.
+    pub secrets: Arc<Secrets>,
 }
 
 impl SourceFeed {
@@ -57,7 +59,8 @@ impl SourceFeed {
         }
         let mut identifier = Identifier::new(&self.source.name, &self.source.key);
         for batch in source::open_in(&self.source, &self.around, None, stdin_of(&self.source))? {
-            let batch = identifier.identify(batch?)?;
+            let mut batch = identifier.identify(batch?)?;
+            batch.bad.iter_mut().for_each(|(_, _, failure)| self.secrets.hide_in_failure(failure));
             let (batch, full) = self.limited(batch, reading.rows);
             let batch = Arc::new(batch);
             let n = reading.batches;

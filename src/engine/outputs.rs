@@ -43,7 +43,7 @@ pub fn write(replay: &Replay, complete: &[bool], events: &Sender<Event>) -> Resu
         let shown = path_of(replay, output)?;
         let path = workflow.dir.join(&shown);
         let from = format!("{} {:?} {:?} {}", states[output.stage], output.format, output.columns, output.with_failed);
-        let key = format!("output/{shown}");
+        let key = format!("output/{}", replay.plan.secrets.stand_in(&shown));
         let known = replay.store.note(&key)?.and_then(|json| serde_json::from_str::<Written>(&json).ok());
         if known.is_some() && known == written(&path, &from) {
             continue;
@@ -53,6 +53,7 @@ pub fn write(replay: &Replay, complete: &[bool], events: &Sender<Event>) -> Resu
             let json = serde_json::to_string(&written).expect("numbers serialise");
             replay.store.commit(&[Write::Note { key, json }])?;
         }
+        let shown = replay.plan.secrets.hide(&shown).into_owned();
         let stage = replay.plan.stages[output.stage].name.clone();
         let _ = events.send(Event::OutputWritten { stage, path: shown.clone(), rows });
         paths.push(shown);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::stage::Pending;
 use super::suspects::Marks;
-use crate::data::{Failure, FailureKind, Table, Usage, Value};
+use crate::data::{Failure, FailureKind, Secrets, Table, Usage, Value};
 use crate::executor::{CommandItem, Mark, Outcomes, TaskInput};
 use crate::plan::{PlannedStage, Run};
 use crate::spec::model::{Call, CommandAction, CommandLine, Verb};
@@ -24,6 +24,8 @@ pub struct Preparer {
     /// Id of the run and name of the workflow.
     pub run: (String, String),
     pub dir: PathBuf,
+    /// What must not be kept of failures, whatever the item.
+    pub secrets: Arc<Secrets>,
     /// For a reduce.
     pub rows: Option<RowsOf>,
 }
@@ -84,6 +86,23 @@ impl Preparer {
             }
         }
         (ready, rendered, failed)
+    }
+
+    /// Takes out of the failure of the item at `at` what must not be kept.
+    pub fn hide_secrets(&self, pending: &Pending, at: u32, failure: &mut Failure) {
+        let env = self.item_env();
+        if env.is_empty() {
+            return self.secrets.hide_in_failure(failure);
+        }
+        let mut secrets = (*self.secrets).clone();
+        let key = pending.batch.items.key(at as usize);
+        let scope = Scope { run: None, ..self.scope(pending, at as usize, &key) };
+        for (name, template) in env {
+            if let Ok(value) = template.render_text(&scope) {
+                secrets.add_variable(name, &value);
+            }
+        }
+        secrets.hide_in_failure(failure);
     }
 
     fn item_env(&self) -> Vec<(&str, &Template)> {

@@ -21,10 +21,11 @@ use super::selection::Selection;
 use super::stage::{Arrival, StageRun};
 use super::suspects::{Marks, Suspects};
 use super::writer::{self, Entry};
-use crate::data::{Batch, Value};
+use crate::data::{Batch, Secrets, Value};
 use crate::executor::{Executor, LocalExecutor, forget_in_hand};
 use crate::plan::{Plan, Surroundings};
-use crate::spec::model::{Backend, Verb};
+use crate::spec::model::{Backend, Verb, Workflow};
+use crate::spec::template::Scope;
 use crate::store::{OpenOptions, Store};
 
 /// All batches, frames and results under way share this many bytes.
@@ -44,7 +45,7 @@ pub fn run(
     let id = super::books::new_run_id();
     let plan = Arc::new(compile(flow, options, &id)?);
     let selected = selected_stages(&plan, options.stage.as_deref())?;
-    let open = OpenOptions { on_network_fs: options.on_network_fs, command: &options.command };
+    let open = OpenOptions { on_network_fs: options.on_network_fs, command: &plan.secrets.hide(&options.command) };
     let store = Store::open(&flow.state_dir, &open)?;
     let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
     let mut books = Books::new(id, flow, options, &replay, &selected, started);
@@ -68,6 +69,7 @@ pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, Eng
         cores,
         workers: if options.debug { Some(1) } else { options.workers },
         run: (run, &flow.workflow.name),
+        secrets: &Arc::new(secrets(&flow.workflow)),
         backend: if options.debug { Some(Backend::Serial) } else { options.backend },
     };
     Ok(Plan::compile(Arc::new(flow.workflow.clone()), &surroundings)?)
@@ -75,6 +77,25 @@ pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, Eng
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// What must not be shown or kept of the environment, by its names.
+pub fn environments_secrets() -> Secrets {
+    let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
+    Secrets::of_environment(std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+}
+
+/// What must not be shown or kept: of the environment what its names say, and what the workflow sets.
+pub fn secrets(workflow: &Workflow) -> Secrets {
+    let mut secrets = environments_secrets();
+    let scope = Scope { params: &workflow.params, env: Some(&environment), ..Scope::default() };
+    for (name, template) in workflow.stages.iter().flat_map(|stage| &stage.settings.env) {
+        // What differs from item to item is hidden with the item; run and workflow have public names.
+        if let Ok(value) = template.render_text(&scope) {
+            secrets.add_variable(name, &value);
+        }
+    }
+    secrets
 }
 
 /// The stages up to `stage`; all where none is named.
@@ -203,6 +224,7 @@ impl Crew {
             env: environment,
             run: self.run.clone(),
             dir: self.dir.clone(),
+            secrets: self.plan.secrets.clone(),
             rows,
         })
     }
@@ -226,6 +248,7 @@ impl Helpers for Crew {
             inbox: self.inbox.clone(),
             writer: self.writer.clone(),
             limit: self.limit,
+            secrets: self.plan.secrets.clone(),
         };
         std::thread::spawn(move || feed.run());
     }

@@ -39,7 +39,7 @@ pub(super) fn compile(workflow: Arc<Workflow>, surroundings: &Surroundings<'_>) 
     }
     let stages = stages.into_iter().flatten().collect();
     let reading = Reading(reading(&workflow, surroundings));
-    Ok(Plan { workflow, graph, stages, reading })
+    Ok(Plan { workflow, graph, stages, reading, secrets: surroundings.secrets.clone() })
 }
 
 fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surroundings {
@@ -84,11 +84,11 @@ impl Compiler<'_> {
             sees_index: names.index,
             keyed,
             version: fingerprint.version(),
-            fingerprint,
+            fingerprint: fingerprint.without(self.surroundings.secrets),
             run: self.run(&settings, workers, interpreters)?,
             settings,
             workers,
-            action: self.describe(),
+            action: self.surroundings.secrets.hide(&self.describe()).into_owned(),
         })
     }
 

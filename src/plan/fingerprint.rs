@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Hash;
+use crate::data::secrets::{HIDDEN, Secrets, hashed};
 
 /// The parts of a stage's version: a name such as `code:features.py` or `args.min_size`, and a value or a hash of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,14 @@ impl Fingerprint {
         Hash::of_parts(parts)
     }
 
+    /// What may be shown and stored of it: hashes stand for parts that hold a secret. The version is made before.
+    #[must_use]
+    pub fn without(&self, secrets: &Secrets) -> Fingerprint {
+        let parts = self.parts.iter();
+        let hidden = parts.map(|(name, value)| (secrets.hide(name).into_owned(), secrets.stand_in(value).into_owned()));
+        Fingerprint { parts: hidden.collect() }
+    }
+
     /// As stored.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("text maps serialise")
@@ -48,25 +57,38 @@ impl Fingerprint {
         let names: std::collections::BTreeSet<&String> = self.parts.keys().chain(old.parts.keys()).collect();
         names
             .into_iter()
-            .filter(|name| self.parts.get(*name) != old.parts.get(*name))
+            .filter(|name| !same(self.parts.get(*name), old.parts.get(*name)))
             .map(|name| change(name, old.parts.get(name), self.parts.get(name)))
             .collect()
+    }
+}
+
+/// Whether two parts are equal; one of them may have become a secret since.
+fn same(one: Option<&String>, other: Option<&String>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) if one.starts_with(HIDDEN) => one == other || *one == hashed(other),
+        (Some(one), Some(other)) if other.starts_with(HIDDEN) => *other == hashed(one),
+        (one, other) => one == other,
     }
 }
 
 fn change(name: &str, old: Option<&String>, new: Option<&String>) -> Change {
     let shown = |value: Option<&String>| value.map_or("none".to_string(), |v| shorten(v));
     let (group, rest) = name.split_once([':', '.']).unwrap_or((name, ""));
-    let both = format!("{} → {}", shown(old), shown(new));
+    let hidden = |value: Option<&String>| value.is_some_and(|v| v.starts_with(HIDDEN));
+    let told = |name: &str| match hidden(old) || hidden(new) {
+        true => format!("{name} changed"),
+        false => format!("{name}: {} → {}", shown(old), shown(new)),
+    };
     let (reason, words) = match group {
         "code" => ("code_changed", format!("{rest} changed")),
-        "args" => ("args_changed", format!("{rest}: {both}")),
-        "params" => ("args_changed", format!("params.{rest}: {both}")),
-        "env" => ("args_changed", format!("env.{rest}: {both}")),
+        "args" => ("args_changed", told(rest)),
+        "params" => ("args_changed", told(name)),
+        "env" => ("args_changed", format!("{name} changed")),
         "deps" => ("deps_changed", format!("{rest} changed")),
-        "version" => ("version_changed", format!("version: {both}")),
-        "init" => ("init_changed", format!("init: {both}")),
-        _ => ("code_changed", format!("{name}: {both}")),
+        "version" => ("version_changed", told("version")),
+        "init" => ("init_changed", told("init")),
+        _ => ("code_changed", told(name)),
     };
     Change { reason, words }
 }

@@ -16,7 +16,7 @@ pub use compile::find_program;
 pub use fingerprint::{Change, Fingerprint};
 pub use graph::Graph;
 
-use crate::data::{Hash, Uses, Value, source};
+use crate::data::{Hash, Secrets, Uses, Value, source};
 use crate::executor::Job;
 use crate::spec::model::{CommandAction, Input, Settings, Verb, Workflow};
 use crate::spec::template::{Expression, TemplateTree};
@@ -30,6 +30,8 @@ pub struct Plan {
     pub stages: Vec<Arc<PlannedStage>>,
     /// What sources are read in: outputs never match, digests of files are remembered.
     pub reading: Reading,
+    /// What must not be shown or kept.
+    pub secrets: Arc<Secrets>,
 }
 
 /// What sources are read in.
@@ -124,6 +126,8 @@ pub struct Surroundings<'a> {
     pub run: (&'a str, &'a str),
     /// `--backend`.
     pub backend: Option<crate::spec::model::Backend>,
+    /// What must not be shown or kept.
+    pub secrets: &'a Arc<Secrets>,
 }
 
 /// The workflow cannot be planned here.

@@ -7,7 +7,7 @@ use super::{Dispatcher, InFlight, Message, Mode};
 use crate::data::{Failure, Table, Usage};
 use crate::engine::EngineError;
 use crate::engine::events::{Event, ItemStatus};
-use crate::engine::prepare::Prepared;
+use crate::engine::prepare::{Prepared, Preparer};
 use crate::engine::resolve::rows_given;
 use crate::engine::stage::{Pending, StageRun};
 use crate::engine::writer::{Committed, Entry, Receipt};
@@ -163,13 +163,15 @@ impl Dispatcher<'_> {
     }
 
     /// Encodes outcomes in the background and hands them to the writer.
-    pub(super) fn commit(&self, stage: usize, ended: Ended, forwards: bool) {
+    pub(super) fn commit(&self, stage: usize, mut ended: Ended, forwards: bool) {
+        let preparer = self.stages[stage].preparer.clone().expect("tasks are of stages that are equipped");
         let planned = self.stages[stage].planned.clone();
         let writer = self.lines.writer.clone();
         let want_items = self.orders.want_items;
         let again = self.stages[stage].resolver.as_ref().is_some_and(|r| r.may_have_results());
         let budget = self.orders.budget.clone();
         rayon::spawn(move || {
+            ended.hide_secrets(&preparer);
             let forward = (forwards && !ended.done.is_empty()).then(|| {
                 rows_given(&planned, &ended.pending.batch.take(&ended.done), ended.counts.as_deref(), &ended.added)
             });
@@ -290,6 +292,10 @@ pub(super) struct Ended {
 }
 
 impl Ended {
+    fn hide_secrets(&mut self, preparer: &Preparer) {
+        self.failed.iter_mut().for_each(|(at, failure, _)| preparer.hide_secrets(&self.pending, *at, failure));
+    }
+
     fn segment(&self) -> Segment {
         let all: Vec<u32> = self.done.iter().copied().chain(self.failed.iter().map(|f| f.0)).collect();
         let items = &self.pending.batch.items;
