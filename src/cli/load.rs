@@ -88,7 +88,9 @@ pub(super) fn parse(source: &SourceFile, globals: &Globals) -> Result<Workflow, 
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let env = |name: &str| std::env::var(name).ok();
-    spec::load(&source.text, &LoadOptions { stem: &stem, dir, params: &globals.params, env: &env })
+    let workflow = spec::load(&source.text, &LoadOptions { stem: &stem, dir, params: &globals.params, env: &env })?;
+    let mistakes = crate::engine::api::check(&workflow);
+    if mistakes.is_empty() { Ok(workflow) } else { Err(mistakes) }
 }
 
 fn default_file() -> Result<PathBuf, CliError> {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,10 @@ use super::look::rows_with_failed;
 use super::replay::Replay;
 use crate::data::Table;
 use crate::data::export::{ExportFormat, Schema, WholeFile, Writer};
-use crate::spec::model::Output;
-use crate::spec::template::Scope;
+use crate::diagnostic::Diagnostic;
+use crate::spec::leads_outside;
+use crate::spec::model::{Output, Workflow};
+use crate::spec::template::{RenderError, Scope};
 use crate::store::Write;
 
 /// What is known of a file that was written.
@@ -63,6 +65,21 @@ pub fn write(replay: &Replay, complete: &[bool], events: &Sender<Event>) -> Resu
 
 fn path_of(replay: &Replay, output: &Output) -> Result<String, EngineError> {
     let workflow = &replay.plan.workflow;
+    let stage = replay.plan.stages[output.stage].name.clone();
+    let path = match render(workflow, output) {
+        Ok(path) => path,
+        Err(problem) => return Err(EngineError::OutputPath { stage, problem: problem.to_string() }),
+    };
+    match outside(workflow, output, &path) {
+        None => Ok(path),
+        Some(place) => Err(EngineError::OutputPath {
+            stage,
+            problem: format!("{} is out of the workflow's folder, and `allow_outside` is not true", place.display()),
+        }),
+    }
+}
+
+fn render(workflow: &Workflow, output: &Output) -> Result<String, RenderError> {
     let environment = |name: &str| std::env::var(name).ok();
     let scope = Scope {
         params: &workflow.params,
@@ -70,10 +87,32 @@ fn path_of(replay: &Replay, output: &Output) -> Result<String, EngineError> {
         run: Some(("", &workflow.name)),
         ..Scope::default()
     };
-    output.path.render_text(&scope).map_err(|problem| EngineError::OutputPath {
-        stage: replay.plan.stages[output.stage].name.clone(),
-        problem: problem.to_string(),
-    })
+    output.path.render_text(&scope)
+}
+
+/// Outputs whose templates lead out of the workflow's folder over a link, as far as that can be told before a run.
+pub fn check(workflow: &Workflow) -> Vec<Diagnostic> {
+    let place = |output: &Output| outside(workflow, output, &render(workflow, output).ok()?);
+    workflow.outputs.iter().filter_map(|o| Some(leads_outside(o.span, &place(o)?))).collect()
+}
+
+/// Where an output's path leads that may not leave the workflow's folder, and does.
+fn outside(workflow: &Workflow, output: &Output, path: &str) -> Option<PathBuf> {
+    let place = real(&workflow.dir.join(path));
+    (!output.allow_outside && !place.starts_with(real(&workflow.dir))).then_some(place)
+}
+
+/// The path with its links followed, as far as it is there.
+fn real(path: &Path) -> PathBuf {
+    let mut place = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => _ = place.pop(),
+            part => place.push(part),
+        }
+        place = place.canonicalize().unwrap_or(place);
+    }
+    place
 }
 
 fn written(path: &Path, from: &str) -> Option<Written> {

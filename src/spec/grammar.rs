@@ -377,6 +377,7 @@ pub static OUTPUT: Shape = Shape {
             Kind::Word(&[word("include", "failed rows too, with `status` and `error`")]),
             "`include`: failed rows are written too.",
         ),
+        key("allow_outside", Kind::Bool, "`true`: a path made of templates may lead out of the workflow's folder."),
         later("sql", Kind::Text, "The URL of a database."),
         later("table", Kind::Text, "The database table."),
         later("mode", Kind::Text, "How the table is written."),

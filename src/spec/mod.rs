@@ -16,7 +16,7 @@ pub mod yaml;
 
 pub use nearest::nearest;
 pub use schema::json_schema;
-pub use validate::{LoadOptions, load};
+pub use validate::{LoadOptions, leads_outside, load};
 
 use crate::diagnostic::Diagnostic;
 

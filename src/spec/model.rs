@@ -299,5 +299,8 @@ pub struct Output {
     pub columns: Option<Vec<String>>,
     /// `failed: include`: also failed rows, with `status` and `error`.
     pub with_failed: bool,
+    /// Whether its path may lead out of the workflow's folder; what is written without templates always may.
+    pub allow_outside: bool,
+    /// Of the path.
     pub span: Span,
 }

@@ -14,7 +14,6 @@
 //! garbage        (kind, id) → ()           goes with the next run's first commit; readers may still look at it
 //! ```
 
-use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -62,13 +61,7 @@ impl Handle {
     /// Opens the file for writing and makes it if it is not there. The caller holds the run lock.
     pub fn write(path: &Path) -> Result<Handle, StoreError> {
         let new = is_blank(path).map_err(StoreError::io("read", path))?;
-        let file = File::options()
-            .create(true)
-            .truncate(new)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(StoreError::io("open", path))?;
+        let file = super::open_file(path, new)?;
         let (backend, syncs) = Backend::new(file, new)?;
         let database = builder().create_with_backend(backend)?;
         syncs.begin();

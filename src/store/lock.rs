@@ -70,13 +70,7 @@ impl RunLock {
     /// Takes the lock of the state in `dir` at once, or says who has it.
     pub fn take(dir: &Path, command: &str) -> Result<RunLock, StoreError> {
         let path = lock_path(dir);
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
+        let mut file = super::open_file(&path, false)?;
         for tried in 1.. {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,

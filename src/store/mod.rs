@@ -28,6 +28,7 @@ mod roster;
 mod tidy;
 mod view;
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -243,9 +244,33 @@ impl std::fmt::Debug for Store {
     }
 }
 
+/// Makes the folder of a state, its owner's alone. One that is there keeps its mode, unless its place says that it is
+/// ours: somebody's own folder may hold other things.
 fn make_folder(dir: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))?;
+    if let Some(parent) = dir.parent().filter(|parent| parent.ends_with(".bpp-flow")) {
+        close_to_others(parent, 0o700);
+        close_to_others(dir, 0o700);
+    }
+    Ok(())
+}
+
+/// Opens a file of the state for reading and writing, and makes it if it is not there: its owner's alone.
+fn open_file(path: &Path, empty: bool) -> Result<File, StoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = File::options().create(true).truncate(empty).read(true).write(true).mode(0o600).open(path);
+    close_to_others(path, 0o600);
+    file.map_err(StoreError::io("open", path))
+}
+
+/// Narrows a mode that is wider. Whoever may write here without being the owner may not, and need not, change it.
+fn close_to_others(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    let wider = |m: std::fs::Metadata| !m.is_symlink() && m.permissions().mode() & 0o777 & !mode != 0;
+    if std::fs::symlink_metadata(path).is_ok_and(wider) {
+        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    }
 }
 
 #[cfg(test)]

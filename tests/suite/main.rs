@@ -5,6 +5,8 @@
 //!   what is not.
 //! - `sources`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
 //! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
+//! - `limits`, `suspects`: memory, workers that are recycled, items that take bpp-flow down.
+//! - `security`: secrets, shells, paths and permissions.
 //! - `signals`, `locking`, `disk`: ends of all sorts. (Faults are injected in `tests/faults`.)
 //! - `inspecting`: `status`, `errors`, `results`, `runs`, `check`, `init`, `schema`, `completions`.
 //! - `property`: random workflows over random tables against a naive oracle (`py/oracle.py`).
@@ -31,6 +33,7 @@ mod outputs;
 mod planning;
 mod property;
 mod running;
+mod security;
 mod selecting;
 mod signals;
 mod sources;

@@ -10,8 +10,10 @@ mod settings;
 mod sources;
 mod stages;
 
+pub use outputs::leads_outside;
+
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::grammar;
 use super::model::Workflow;
@@ -52,6 +54,7 @@ pub fn load(text: &str, options: &LoadOptions) -> Result<Workflow, Vec<Diagnosti
         root: &root,
         params: &params,
         env: options.env,
+        dir: &options.dir,
         mistakes: &mut mistakes,
         sources: HashMap::new(),
         stages: HashMap::new(),
@@ -121,6 +124,7 @@ struct Builder<'a> {
     root: &'a Node,
     params: &'a [(String, Value)],
     env: &'a Environment<'a>,
+    dir: &'a Path,
     mistakes: &'a mut Diagnostics,
     /// Place in the file's order, and where the name stands.
     sources: HashMap<&'a str, (usize, Span)>,

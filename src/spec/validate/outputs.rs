@@ -1,9 +1,11 @@
 //! Outputs: which stage's rows go to which file.
 
 use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
 
 use super::references::{Place, Rows};
 use super::{Builder, text_of};
+use crate::data::Value;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::spec::model::{Format, Output};
 use crate::spec::nearest::nearest;
@@ -25,7 +27,7 @@ impl<'a> Builder<'a> {
         for (key, value) in entries {
             let stage = self.output_stage(key);
             for node in value.elements().unwrap_or(std::slice::from_ref(value)) {
-                let output = self.output(stage.unwrap_or(0), key.span, node, &mut paths);
+                let output = self.output(stage.unwrap_or(0), node, &mut paths);
                 outputs = outputs.zip(output.filter(|_| stage.is_some())).map(|(mut all, one)| {
                     all.push(one);
                     all
@@ -55,7 +57,7 @@ impl<'a> Builder<'a> {
         None
     }
 
-    fn output(&mut self, stage: usize, span: Span, node: &Node, paths: &mut HashMap<String, Span>) -> Option<Output> {
+    fn output(&mut self, stage: usize, node: &Node, paths: &mut HashMap<String, Span>) -> Option<Output> {
         let path_node = if node.entries().is_some() { node.get("path")? } else { node };
         let why = "an output is written once, not per item; `params`, `env` and `run` are known";
         let path =
@@ -64,6 +66,10 @@ impl<'a> Builder<'a> {
         if rendered.is_empty() || rendered.ends_with('/') {
             self.mistake(path_node.span, "an output needs the path of a file", "write for example out/rows.parquet");
             return None;
+        }
+        let allow_outside = path.is_constant() || node.get("allow_outside").is_some_and(|n| !is_false(n));
+        if let Some(place) = (!allow_outside).then(|| outside(self.dir, Path::new(&rendered))).flatten() {
+            self.mistakes.push(leads_outside(path_node.span, &place));
         }
         if let Some(first) = paths.insert(plain_path(&rendered), path_node.span) {
             let message = format!("two outputs go to {rendered}");
@@ -78,7 +84,8 @@ impl<'a> Builder<'a> {
             Some(columns) => Some(self.distinct(columns, "`columns`")?),
             None => None,
         };
-        Some(Output { stage, path, format: format?, columns, with_failed: node.get("failed").is_some(), span })
+        let with_failed = node.get("failed").is_some();
+        Some(Output { stage, path, format: format?, columns, with_failed, allow_outside, span: path_node.span })
     }
 
     /// The path as it will probably be: what only a run knows is left as written.
@@ -105,6 +112,28 @@ impl<'a> Builder<'a> {
         self.mistake(node.span, message, help);
         None
     }
+}
+
+fn is_false(node: &Node) -> bool {
+    node.scalar().is_some_and(|scalar| scalar.value == Value::Bool(false))
+}
+
+/// A path made of templates that leads out of the workflow's folder.
+pub fn leads_outside(at: Span, place: &Path) -> Diagnostic {
+    let message = format!("the templates of this path lead out of the workflow's folder, to {}", place.display());
+    Diagnostic::new(at, message).help("if that is meant, say so: `{path: …, allow_outside: true}`")
+}
+
+/// Where a path leads that is not in `dir`.
+fn outside(dir: &Path, path: &Path) -> Option<PathBuf> {
+    let mut place = PathBuf::new();
+    for part in dir.join(path).components() {
+        match part {
+            Component::ParentDir => _ = place.pop(),
+            part => place.push(part),
+        }
+    }
+    (!place.starts_with(dir)).then_some(place)
 }
 
 /// A path without `.` components and doubled slashes.
