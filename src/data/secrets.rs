@@ -165,20 +165,19 @@ fn replace(text: &str, mut places: Vec<Range<usize>>) -> Cow<'_, str> {
 /// How programs print a value.
 fn printed_forms(value: &str) -> [String; 12] {
     let json = serde_json::to_string(value).expect("text serialises");
-    let path = escaped(value, |c, out| percent(c, "-._~/", out));
     [
         json[1..json.len() - 1].to_string(),
         escaped(&json[1..json.len() - 1], |c, out| if c.is_ascii() { out.push(c) } else { utf16(c, out) }),
         escaped(value, |c, out| literal(c, '\'', false, out)),
         escaped(value, |c, out| literal(c, '"', false, out)),
         escaped(value, |c, out| literal(c, '\'', true, out)),
-        escaped(value, |c, out| bytes_literal(c, out)),
+        escaped(value, bytes_literal),
         value.escape_debug().to_string(),
         value.replace('\'', r"'\''"),
         escaped(value, shell_escaped),
         escaped(value, |c, out| percent(c, "-._~", out)),
         escaped(value, |c, out| if c == ' ' { out.push('+') } else { percent(c, "-._~", out) }),
-        path,
+        escaped(value, |c, out| percent(c, "-._~/", out)),
     ]
 }
 
@@ -303,13 +302,13 @@ mod tests {
 
     #[test]
     fn halves_are_hidden_where_output_was_cut() {
-        let secrets = secrets(&[("A", "tangerine-dream")]);
+        let fruit = secrets(&[("A", "tangerine-dream")]);
         for marker in ["[... 70 bytes left out ...]", "… 70 bytes left out …", "[... 7 characters left out ...]"] {
             let text = format!("is tanger\n{marker}\ndream, and tang");
-            assert_eq!(secrets.hide(&text), format!("is ***\n{marker}\n***, and tang"));
+            assert_eq!(fruit.hide(&text), format!("is ***\n{marker}\n***, and tang"));
         }
-        assert_eq!(secrets.hide("… 70 bytes left out …\ne-dream"), "… 70 bytes left out …\n***");
-        let umlauts = super::tests::secrets(&[("A", "äöüäöü")]);
+        assert_eq!(fruit.hide("… 70 bytes left out …\ne-dream"), "… 70 bytes left out …\n***");
+        let umlauts = secrets(&[("A", "äöüäöü")]);
         assert_eq!(
             umlauts.hide("x äöüä\u{fffd}\n… 9 bytes left out …\n\u{fffd}üäöü"),
             "x ***\u{fffd}\n… 9 bytes left out …\n\u{fffd}***"

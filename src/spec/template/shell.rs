@@ -1,8 +1,11 @@
 //! Values in shell scripts: quoting, and the places where quoting would not help.
 //!
 //! A value is printed as one single-quoted word (a list as several). That is safe wherever the shell expects a word,
-//! and nowhere else: inside quotes, backticks, arithmetic, `${…}`, comments and here-documents a template is refused.
+//! and nowhere else: inside quotes, backticks, arithmetic, `${…}`, comments and here-documents a template is refused,
+//! and so it is among the words of commands that evaluate them ([`Command`]).
 //! [`Scanner`] follows the script's text as bash reads it; where it cannot be sure it refuses.
+
+mod command;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,6 +13,7 @@ use std::ops::Range;
 use super::engine::Part;
 use super::{RenderError, TemplateError, values};
 use crate::data::Value;
+use command::Command;
 
 /// Appends a value as the shell reads it back.
 pub(super) fn quote(value: &Value, out: &mut String) -> Result<(), RenderError> {
@@ -43,29 +47,45 @@ pub(super) fn check(parts: &[Part]) -> Result<(), TemplateError> {
             Part::Text(text) => scanner.text(text),
             Part::Value { at, .. } => {
                 if let Some(place) = scanner.unsafe_place() {
-                    return Err(refused(place, at.clone()));
+                    return Err(refused(place, THROUGH_ENV, at.clone()));
                 }
-                scanner.value();
+                if scanner.redirected == Some(true) {
+                    return Err(refused("right after `>&`", "write `> FILE 2>&1`", at.clone()));
+                }
+                scanner.value(at.clone());
             }
         }
     }
-    Ok(())
+    scanner.end_word();
+    match scanner.misplaced() {
+        Some(at) => Err(refused("among words that bash evaluates once more", EVALUATED, at)),
+        None => Ok(()),
+    }
 }
 
-fn refused(place: &str, at: Range<usize>) -> TemplateError {
-    TemplateError {
-        message: format!("a template cannot stand {place}: its value could not be quoted for the shell"),
-        help: Some("pass it through the environment: `env: {F: \"{{ … }}\"}`, and write \"$F\" here".into()),
-        at,
-    }
+const THROUGH_ENV: &str = "pass it through the environment: `env: {F: \"{{ … }}\"}`, and write \"$F\" here";
+const EVALUATED: &str = "for numbers `[ a -eq b ]` is safe, where `[[ ]]`, `let` and `declare -i` are not; no name of a \
+                         variable can be a template";
+
+fn refused(place: &str, help: &str, at: Range<usize>) -> TemplateError {
+    let message = format!("a template cannot stand {place}: its value could not be quoted for the shell");
+    TemplateError { message, help: Some(help.into()), at }
 }
 
 /// Where bash is in a script.
 struct Scanner {
     /// What is open, innermost last; the first is the script itself.
     frames: Vec<Frame>,
+    /// The command being read in each `Commands` frame.
+    commands: Vec<Command>,
     /// The word being read, quotes and all.
     word: String,
+    /// It is what a redirection goes to; whether that duplicates a descriptor (`>&`), and so is expanded twice.
+    redirected: Option<bool>,
+    /// The script declares integer variables: an assignment to one evaluates.
+    integers: bool,
+    /// The first template.
+    first: Option<Range<usize>>,
     comment: bool,
     /// The last character was an unquoted backslash, or a `$`.
     escaped: bool,
@@ -98,7 +118,11 @@ impl Default for Scanner {
     fn default() -> Self {
         Scanner {
             frames: vec![Frame::Commands(0)],
+            commands: vec![Command::default()],
             word: String::new(),
+            redirected: None,
+            integers: false,
+            first: None,
             comment: false,
             escaped: false,
             dollar: false,
@@ -133,16 +157,20 @@ impl Scanner {
         }
     }
 
-    /// `name[…`, which bash evaluates as arithmetic.
+    /// `name[…`, or `[…` in a list of elements, which bash evaluates as arithmetic.
     fn in_subscript(&self) -> bool {
         let name = self.word.split('[').next().unwrap_or("");
         let open = self.word.matches('[').count() > self.word.matches(']').count();
-        open && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        open && !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     }
 
     /// A value has been printed: part of a word.
-    fn value(&mut self) {
+    fn value(&mut self, at: Range<usize>) {
+        if let (None, Some(command)) = (self.redirected, self.commands.last_mut()) {
+            command.value(&self.word, at.clone());
+        }
+        self.first.get_or_insert(at);
         self.word.push('\u{fffd}');
     }
 
@@ -168,7 +196,10 @@ impl Scanner {
             return 1;
         }
         if std::mem::take(&mut self.escaped) {
-            self.word.push(c);
+            // A line that goes on: as if nothing stood there.
+            if c != '\n' {
+                self.word.push(c);
+            }
             return 1;
         }
         let dollar = std::mem::take(&mut self.dollar);
@@ -208,6 +239,7 @@ impl Scanner {
             (true, '(', Some('(')) => self.open(Frame::Arithmetic(0), 2),
             (true, '(', _) => {
                 self.frames.push(Frame::Commands(0));
+                self.commands.push(Command::default());
                 self.word.clear();
                 1
             }
@@ -278,25 +310,34 @@ impl Scanner {
             '(' => {
                 self.frames[frame] = Frame::Commands(open + 1);
                 self.word.clear();
+                self.redirected = None;
+                self.end_command();
             }
             ')' => {
                 self.end_word();
+                self.end_command();
                 if open > 0 {
                     self.frames[frame] = Frame::Commands(open - 1);
                 } else if frame > 0 {
-                    self.frames.pop();
-                    self.word.push('"');
+                    self.close_commands();
                 }
             }
             '<' if rest.get(1) == Some(&'<') => {
                 self.end_word();
                 return self.here_document(rest);
             }
+            '<' | '>' => return self.redirection(rest),
             '\n' => {
                 self.end_word();
+                self.end_command();
                 self.end_line();
             }
-            c if c.is_whitespace() || matches!(c, ';' | '&' | '|' | '<' | '>') => self.end_word(),
+            '&' if rest.get(1) == Some(&'>') => self.end_word(),
+            ';' | '&' | '|' => {
+                self.end_word();
+                self.end_command();
+            }
+            c if c.is_whitespace() => self.end_word(),
             c => self.word.push(c),
         }
         1
@@ -306,12 +347,53 @@ impl Scanner {
         if self.word == "case" && self.frames.len() > 1 {
             self.lost = Some("after a `case` inside $( )");
         }
-        self.word.clear();
+        let word = std::mem::take(&mut self.word);
+        let argument = !word.is_empty() && self.redirected.take().is_none();
+        if let Some(command) = self.commands.last_mut().filter(|_| argument) {
+            self.integers |= command.makes_integers(&word);
+            command.word(&word);
+        }
+    }
+
+    fn end_command(&mut self) {
+        let over = |command: &&mut Command| !command.is_condition();
+        if let Some(command) = self.commands.last_mut().filter(over) {
+            command.end();
+        }
+    }
+
+    /// Back in what was read before a `$(`.
+    fn close_commands(&mut self) {
+        self.frames.pop();
+        if let (Some(inner), Some(outer)) = (self.commands.pop(), self.commands.last_mut()) {
+            outer.misplaced = outer.misplaced.take().or(inner.misplaced);
+        }
+        self.word.push('"');
+    }
+
+    /// The template that turned out to stand where its value is evaluated.
+    fn misplaced(&mut self) -> Option<Range<usize>> {
+        let integers = self.first.take().filter(|_| self.integers);
+        self.commands.iter_mut().find_map(|command| command.misplaced.take()).or(integers)
+    }
+
+    /// `<`, `>`, `>>`, `>|`, `>&`, behind the number of a descriptor; in `[[ ]]` they compare.
+    fn redirection(&mut self, rest: &[char]) -> usize {
+        if self.word.bytes().all(|b| b.is_ascii_digit()) {
+            self.word.clear();
+        }
+        self.end_word();
+        if self.commands.last().is_some_and(Command::is_condition) {
+            return 1;
+        }
+        self.redirected = Some(rest.get(1) == Some(&'&'));
+        if matches!(rest.get(1), Some('&' | '|')) { 2 } else { 1 }
     }
 
     /// `<<NAME`, `<<-NAME`, `<<'NAME'`; `<<<` is an ordinary redirection.
     fn here_document(&mut self, rest: &[char]) -> usize {
         if rest.get(2) == Some(&'<') {
+            self.redirected = Some(false);
             return 3;
         }
         let mut at = 2;
