@@ -15,7 +15,7 @@ const TOKEN: &str = "medlar4711";
 const FLOW: &str = r#"
 name: hush
 params: { where: here }
-sources: { s: { csv: s.csv, key: id } }
+sources: { s: { csv: s.csv, key: id }, b: { csv: b.csv, schema: { x: int } } }
 defaults:
   env: { PLAIN: "tangerine-dream-7", API_TOKEN: "{{ env.MY_SECRET }}" }
 stages:
@@ -37,6 +37,7 @@ stages:
   own: { map: s, shell: "echo \"$OWN\" >&2; exit 5", env: { OWN: "quince {{ item.id }} jam" } }
   own_python: { map: s, python: "f:own", env: { OWN: "quince {{ item.id }} jam" } }
   assign: { map: s, assign: { x: "env.MY_SECRET + 1" } }
+  bad: { map: b, assign: { y: "item.x" } }
   good: { map: s, assign: { x: "item.x + 1" } }
 outputs:
   good: "out/{{ env.MY_TOKEN }}.csv"
@@ -100,6 +101,7 @@ def own(row):
 fn hushed(flow: &str, module: &str) -> TestEnv {
     let mut env = TestEnv::with(flow, module);
     env.write("s.csv", "id,x\n1,10\n2,20\n");
+    env.write("b.csv", format!("x\n{TOKEN}\n{TOKEN}b\n"));
     env.set_var("MY_SECRET", SECRET);
     env.set_var("MY_TOKEN", TOKEN);
     env
@@ -330,6 +332,20 @@ fn no_shell_looks_at_a_command() {
     }
     assert_eq!(got.len(), hostile.len());
     assert!(!env.path("PWNED").exists());
+}
+
+/// Captured output and spilled rows have no name while a run goes.
+#[test]
+fn nothing_but_the_store_has_a_name_in_the_state() {
+    let flow = "sources: { s: { values: [{ g: 1 }, { g: 2 }] } }\nstages:\n  one: { map: s, python: \"f:look\" }\n  \
+        all: { reduce: one, python: \"f:looks\", group_by: [g] }\n";
+    let module = "import os\ndef look(row):\n    print('captured', flush=True)\n    return {'seen': sorted(os.listdir('.bpp-flow/pipeline'))}\n\
+        def looks(rows):\n    return look(next(iter(rows)))\n";
+    let env = TestEnv::with(flow, module);
+    env.run(&["run"]).exits(0);
+    for seen in env.column("one", "seen").iter().chain(&env.column("all", "seen")) {
+        assert_eq!(*seen, serde_json::json!(["lock", "store.redb"]));
+    }
 }
 
 /// Frames are `marshal` data over a private socket; nothing that would make objects, or run code, of bytes is imported.

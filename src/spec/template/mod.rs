@@ -79,6 +79,8 @@ enum Piece {
         program: Program,
         /// Marked `| raw`: not quoted for the shell.
         raw: bool,
+        /// Only a number is safe here.
+        number: bool,
     },
 }
 
@@ -87,18 +89,17 @@ impl Template {
     pub fn parse(source: &str, shell: bool) -> Result<Template, TemplateError> {
         let parsed = engine::parse_template(source)?;
         let parts = parsed.parts();
-        if shell {
-            shell::check(&parts)?;
-        }
+        let numbers = if shell { shell::check(&parts)? } else { Vec::new() };
         let mut found = names::Found::default();
         let mut pieces = Vec::with_capacity(parts.len());
         for part in parts {
             pieces.push(match part {
                 Part::Text(text) => Piece::Text(text.to_string()),
-                Part::Value { expr, .. } => {
+                Part::Value { expr, at } => {
+                    let number = numbers.contains(&at);
                     let (expr, raw) = names::take_raw(expr, shell)?;
                     found.expression(expr)?;
-                    Piece::Value { program: Program::compile(expr, parsed.source), raw }
+                    Piece::Value { program: Program::compile(expr, parsed.source), raw, number }
                 }
             });
         }
@@ -141,10 +142,10 @@ impl Template {
         for piece in &self.inner.pieces {
             match piece {
                 Piece::Text(text) => out.push_str(text),
-                Piece::Value { program, raw } => {
+                Piece::Value { program, raw, number } => {
                     let value = program.value(&Row::of(scope))?;
                     if self.inner.shell && !raw {
-                        shell::quote(&value, &mut out)?;
+                        shell::quote(&value, *number, &mut out)?;
                     } else {
                         out.push_str(&values::print(&value)?);
                     }

@@ -15,21 +15,24 @@ use super::{RenderError, TemplateError, values};
 use crate::data::Value;
 use command::Command;
 
-/// Appends a value as the shell reads it back.
-pub(super) fn quote(value: &Value, out: &mut String) -> Result<(), RenderError> {
+/// Appends a value as the shell reads it back; a `number`, and nothing else, where bash would evaluate it.
+pub(super) fn quote(value: &Value, number: bool, out: &mut String) -> Result<(), RenderError> {
     let Value::List(items) = value else {
-        return quote_word(&values::print(value)?, out);
+        return quote_word(&values::print(value)?, number, out);
     };
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
             out.push(' ');
         }
-        quote_word(&values::print(item)?, out)?;
+        quote_word(&values::print(item)?, number, out)?;
     }
     Ok(())
 }
 
-fn quote_word(text: &str, out: &mut String) -> Result<(), RenderError> {
+fn quote_word(text: &str, number: bool, out: &mut String) -> Result<(), RenderError> {
+    if number && text.contains(|c: char| !c.is_ascii_digit() && !"+-.".contains(c)) {
+        return Err(RenderError(format!("{text:?} is no number, and `[[ ]]` would evaluate it: use `[ ]`")));
+    }
     if text.contains('\0') {
         return Err(RenderError("a NUL character cannot be given to a shell".into()));
     }
@@ -39,8 +42,8 @@ fn quote_word(text: &str, out: &mut String) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// Refuses templates where their values could not be quoted.
-pub(super) fn check(parts: &[Part]) -> Result<(), TemplateError> {
+/// Refuses templates where their values could not be quoted; gives those whose values must be numbers.
+pub(super) fn check(parts: &[Part]) -> Result<Vec<Range<usize>>, TemplateError> {
     let mut scanner = Scanner::default();
     for part in parts {
         match part {
@@ -59,13 +62,12 @@ pub(super) fn check(parts: &[Part]) -> Result<(), TemplateError> {
     scanner.end_word();
     match scanner.misplaced() {
         Some(at) => Err(refused("among words that bash evaluates once more", EVALUATED, at)),
-        None => Ok(()),
+        None => Ok(scanner.commands.into_iter().flat_map(|command| command.numbers).collect()),
     }
 }
 
 const THROUGH_ENV: &str = "pass it through the environment: `env: {F: \"{{ … }}\"}`, and write \"$F\" here";
-const EVALUATED: &str = "for numbers `[ a -eq b ]` is safe, where `[[ ]]`, `let` and `declare -i` are not; no name of a \
-                         variable can be a template";
+const EVALUATED: &str = "numbers can be compared with `[ a -eq b ]`; no name of a variable can be a template";
 
 fn refused(place: &str, help: &str, at: Range<usize>) -> TemplateError {
     let message = format!("a template cannot stand {place}: its value could not be quoted for the shell");
@@ -367,6 +369,7 @@ impl Scanner {
         self.frames.pop();
         if let (Some(inner), Some(outer)) = (self.commands.pop(), self.commands.last_mut()) {
             outer.misplaced = outer.misplaced.take().or(inner.misplaced);
+            outer.numbers.extend(inner.numbers);
         }
         self.word.push('"');
     }

@@ -2,7 +2,8 @@
 //!
 //! `[[ x -eq 1 ]]`, `let`, `declare -i` and their like take a word for arithmetic, and arithmetic runs the
 //! `$(…)` in `a[$(…)]`, however well the word was quoted. [`Command`] follows the words of one command and says when a
-//! template stands in such a place, also where only a later word tells.
+//! template stands in such a place, also where only a later word tells. In `[[ ]]` numbers are let through, and nothing
+//! else, as the script is rendered.
 
 use std::ops::Range;
 
@@ -32,6 +33,13 @@ pub(super) struct Command {
     first: Option<Range<usize>>,
     /// A template whose place turned out to be one where its value is evaluated.
     pub misplaced: Option<Range<usize>>,
+    /// Templates whose values must be numbers.
+    pub numbers: Vec<Range<usize>>,
+    /// Those of the word being read, and of the one before.
+    here: Vec<Range<usize>>,
+    before: Vec<Range<usize>>,
+    /// The word before compares numbers.
+    compares: bool,
 }
 
 impl Command {
@@ -42,12 +50,14 @@ impl Command {
         if name || variable.is_some_and(|name| EVALUATED.contains(&name)) {
             self.misplaced.get_or_insert(at.clone());
         }
-        self.first.get_or_insert(at);
+        self.first.get_or_insert(at.clone());
+        self.here.push(at);
         self.judge();
     }
 
     /// A word has ended.
     pub fn word(&mut self, word: &str) {
+        self.compare(word);
         if self.is_condition() && word == "]]" {
             return self.end();
         }
@@ -59,10 +69,21 @@ impl Command {
             }
         } else {
             self.evaluates |= EVALUATES_BY_OPTION.contains(&(&self.name, word))
-                || self.name == "[[" && NUMERIC.contains(&word)
                 || self.declares() && word.starts_with('-') && word.contains(['a', 'A', 'i', 'n']);
         }
         self.judge();
+    }
+
+    fn compare(&mut self, word: &str) {
+        let here = std::mem::take(&mut self.here);
+        if std::mem::take(&mut self.compares) {
+            self.numbers.extend_from_slice(&here);
+        }
+        if self.is_condition() && NUMERIC.contains(&word) {
+            self.numbers.append(&mut self.before);
+            self.compares = true;
+        }
+        self.before = here;
     }
 
     /// Whether this word of it gives variables the integer attribute: wherever a script assigns to them, it evaluates.
@@ -81,7 +102,8 @@ impl Command {
 
     /// Another command begins.
     pub fn end(&mut self) {
-        *self = Command { misplaced: self.misplaced.take(), ..Command::default() };
+        let (misplaced, numbers) = (self.misplaced.take(), std::mem::take(&mut self.numbers));
+        *self = Command { misplaced, numbers, ..Command::default() };
     }
 
     fn judge(&mut self) {
