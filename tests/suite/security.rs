@@ -421,3 +421,16 @@ fn a_link_made_by_an_item_does_not_lead_an_output_out() {
     env.run(&["run"]).exits(1).says(&["elsewhere/one.csv", "allow_outside"]);
     assert!(files_below(&env.path("../elsewhere")).is_empty());
 }
+
+/// The row keeps its cell, the talk about it does not tell.
+#[test]
+fn a_plan_does_not_tell_a_cell_that_is_a_secret() {
+    let env =
+        hushed("sources: { s: { csv: s.csv, key: id } }\nstages:\n  one: { map: s, assign: { y: \"item.x\" } }\n", "");
+    env.write("s.csv", format!("id,x\n1,{TOKEN}\n2,b\n"));
+    env.run(&["run"]).exits(0);
+    assert_eq!(env.column("one", "y"), [TOKEN, "b"]);
+    env.write("s.csv", "id,x\n1,a\n2,b\n");
+    quietly(&env, &["plan"]).exits(0).says(&["x: *** → a"]);
+    quietly(&env, &["plan", "--json"]).exits(0).says(&["x: *** → a"]);
+}
