@@ -84,6 +84,8 @@ struct Scanner {
     word: String,
     /// It is what a redirection goes to; whether that duplicates a descriptor (`>&`), and so is expanded twice.
     redirected: Option<bool>,
+    /// It is read in the parentheses of `a=( )`.
+    elements: bool,
     /// The script declares integer variables: an assignment to one evaluates.
     integers: bool,
     /// The first template.
@@ -123,6 +125,7 @@ impl Default for Scanner {
             commands: vec![Command::default()],
             word: String::new(),
             redirected: None,
+            elements: false,
             integers: false,
             first: None,
             comment: false,
@@ -311,12 +314,14 @@ impl Scanner {
             '(' if self.word.is_empty() && rest.get(1) == Some(&'(') => return self.open(Frame::Arithmetic(0), 2),
             '(' => {
                 self.frames[frame] = Frame::Commands(open + 1);
-                self.word.clear();
+                self.elements = self.word.ends_with('=');
+                self.end_word();
                 self.redirected = None;
                 self.end_command();
             }
             ')' => {
                 self.end_word();
+                self.elements = false;
                 self.end_command();
                 if open > 0 {
                     self.frames[frame] = Frame::Commands(open - 1);
@@ -348,6 +353,10 @@ impl Scanner {
     fn end_word(&mut self) {
         if self.word == "case" && self.frames.len() > 1 {
             self.lost = Some("after a `case` inside $( )");
+        }
+        // Bash reads `a[` up to its `]` as one word, whatever stands between, but only where it may be assigned to.
+        if self.in_subscript() && (self.elements || !self.word.starts_with('[')) {
+            self.lost = Some("after a subscript that cannot be followed");
         }
         let word = std::mem::take(&mut self.word);
         let argument = !word.is_empty() && self.redirected.take().is_none();

@@ -89,6 +89,8 @@ fn templates_where_quoting_cannot_help_are_refused() {
         ("echo $(( $(echo {{ params.v }}) ))", "arithmetic"),
         ("echo a \\\n# {{ params.v }}", "comment"),
         ("m=([{{ params.v }}]=1)", "subscript"),
+        ("a[1; # ] <<E\n{{ params.v }}", "subscript"),
+        ("a=([1; # ]=2 <<E\n{{ params.v }}", "subscript"),
     ] {
         let error = Template::parse(script, true).expect_err(script);
         assert!(error.message.contains(place), "{script}: {error:?}");
