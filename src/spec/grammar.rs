@@ -115,7 +115,7 @@ pub static WORKFLOW: Shape = Shape {
         key("description", Kind::Text, "What the workflow is for."),
         key(
             "params",
-            Kind::Map(&Kind::Data),
+            Kind::Map(&Kind::Any),
             "Parameters and their defaults; `--param name=value` overrides one. Templates see them as `params.name`.",
         ),
         key("sources", Kind::Map(&Kind::Shape(&SOURCE)), "Where rows come from, by name."),

@@ -11,6 +11,9 @@ use super::{template_mistake, units};
 use crate::data::Value;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 
+/// Bytes of a value that is settled early: one may double another, and so on.
+const MAX_SETTLED: usize = 16 << 20;
+
 /// What the check needs to know, and what it found.
 pub struct Shapes<'a> {
     pub source: &'a str,
@@ -185,14 +188,20 @@ impl Shapes<'_> {
                 .into());
         }
         let scope = Scope { params: self.params, env: Some(self.env), ..Scope::default() };
-        template.render(&scope).map_err(|error| {
+        let value = template.render(&scope).map_err(|error| {
             let at = template.references().first().map_or(node.span, place);
             let help = match error.0.contains("environment") {
                 true => "set it, or give a default: {{ env.NAME | default('…') }}",
                 false => "declare it under `params`; a parameter sees those above it",
             };
-            Diagnostic::new(at, error.0).help(help).into()
-        })
+            Box::new(Diagnostic::new(at, error.0).help(help))
+        })?;
+        match value.encoded().len() {
+            0..=MAX_SETTLED => Ok(value),
+            _ => Err(Diagnostic::new(node.span, format!("a value of more than {} MiB", MAX_SETTLED >> 20))
+                .help("read it from a file with a source")
+                .into()),
+        }
     }
 }
 

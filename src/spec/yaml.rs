@@ -389,7 +389,8 @@ fn quoted(template: &str) -> String {
 
 fn syntax_error(text: &str, at: usize, message: &str) -> Diagnostic {
     let at = at.min(text.len());
-    let mut diagnostic = Diagnostic::new(Span::new(at, at + 1), format!("not valid YAML: {}", message.trim()));
+    let end = text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |c| at + c.len_utf8());
+    let mut diagnostic = Diagnostic::new(Span::new(at, end), format!("not valid YAML: {}", message.trim()));
     let line_start = text.get(..at).and_then(|t| t.trim_end().rfind('\n')).map_or(0, |i| i + 1);
     let line = text.get(line_start..).unwrap_or("").lines().next().unwrap_or("");
     let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start_matches(['-', ' ']);

@@ -1,17 +1,27 @@
 //! minijinja, set up for bpp-flow: its parser without statements and comments, its filters, its limits.
 //!
+//! An expression has at most [`MAX_SIGNS`] signs, so that none exhausts the stack, and what a filter makes by number
+//! has at most [`MAX_COUNT`] parts, as `range` has it.
+//!
 //! Sources are interned for the life of the process: a compiled expression borrows its text, and a workflow has few.
 
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use minijinja::machinery::{self, Span, ast};
+use minijinja::machinery::{self, Span, Token, ast};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value as Jinja};
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
+use minijinja::value::{Kwargs, StringInput, Value as Jinja};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, filters};
 
 use super::{TemplateError, values};
+
+/// Operators, brackets, dots and filters of one expression. Each may be a level of it, and whoever parses, compiles
+/// or drops it goes down level by level.
+const MAX_SIGNS: usize = 250;
+
+/// What `batch`, `slice` and `indent` may be asked for.
+const MAX_COUNT: usize = 100_000;
 
 /// A template's text and expressions, in order.
 pub(super) struct Parsed {
@@ -132,6 +142,13 @@ pub(super) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(||
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_debug(false);
     environment.add_filter("tojson", to_json);
+    environment.add_filter("batch", |state: &State, value: Jinja, count: usize, fill: Option<Jinja>| {
+        filters::batch(state, value, bounded(count)?, fill)
+    });
+    environment.add_filter("slice", |state: &State, value: Jinja, count: usize, fill: Option<Jinja>| {
+        filters::slice(state, value, bounded(count)?, fill)
+    });
+    environment.add_filter("indent", indent);
     environment
 });
 
@@ -153,6 +170,24 @@ fn to_json(value: &Jinja, indent: Option<usize>, kwargs: Kwargs) -> Result<Strin
     text.map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
 
+fn indent(
+    text: StringInput,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    kwargs: Kwargs,
+) -> Result<Jinja, Error> {
+    bounded(width.or(kwargs.peek("width")?).unwrap_or(0))?;
+    filters::indent(text, width, first, blank, kwargs)
+}
+
+fn bounded(count: usize) -> Result<usize, Error> {
+    if count <= MAX_COUNT {
+        return Ok(count);
+    }
+    Err(Error::new(ErrorKind::InvalidOperation, format!("{count} is more than {MAX_COUNT}")))
+}
+
 fn intern(text: &str) -> &'static str {
     static TEXTS: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,6 +203,7 @@ fn intern(text: &str) -> &'static str {
 /// Parses a template.
 pub(super) fn parse_template(source: &str) -> Result<Parsed, TemplateError> {
     refuse_statements(source)?;
+    refuse_depth(source, false)?;
     let source = intern(source);
     let root = machinery::parse(source, "", SYNTAX.clone()).map_err(|e| syntax_error(source, &e))?;
     Ok(Parsed { source, root })
@@ -198,6 +234,7 @@ pub(super) fn parse_expression(source: &str) -> Result<(ast::Expr<'static>, &'st
         let message = "an expression stands without {{ }}".to_string();
         return Err(TemplateError { message, help: Some("drop the braces".into()), at: at..at + 2 });
     }
+    refuse_depth(source, true)?;
     let text = intern(source);
     let expr = machinery::parse_expr(text).map_err(|e| syntax_error(text, &e))?;
     Ok((expr, text))
@@ -219,6 +256,28 @@ fn refuse_statements(source: &str) -> Result<(), TemplateError> {
                     "choose with {{ a if condition else b }}, repeat with a list or a filter such as `join`".into(),
                 ),
                 at: at..at + 2,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses expressions that could be too deep; what is no token is the parser's to tell.
+fn refuse_depth(source: &str, bare: bool) -> Result<(), TemplateError> {
+    let mut signs = 0;
+    for (token, span) in machinery::tokenize(source, bare, SYNTAX.clone()).map_while(Result::ok) {
+        signs = match token {
+            Token::VariableStart => 0,
+            Token::Ident("not" | "and" | "or" | "if" | "is" | "in") => signs + 1,
+            Token::Ident(_) | Token::Str(_) | Token::String(_) | Token::Int(_) | Token::Int128(_) => signs,
+            Token::Float(_) | Token::Comma | Token::Colon | Token::TemplateData(_) => signs,
+            _ => signs + 1,
+        };
+        if signs > MAX_SIGNS {
+            return Err(TemplateError {
+                message: format!("an expression of more than {MAX_SIGNS} operators and brackets"),
+                help: Some("compute it in steps, or in a Python function".into()),
+                at: range(span),
             });
         }
     }

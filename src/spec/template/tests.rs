@@ -45,6 +45,31 @@ fn text(source: &str) -> Result<String, String> {
     with_scope(|scope| Template::parse(source, false).map_err(|e| e.message)?.render_text(scope).map_err(|e| e.0))
 }
 
+#[test]
+fn no_expression_exhausts_the_stack() {
+    assert_eq!(eval(&format!("0{}", " + 1".repeat(240))), Ok(Value::Int(240)));
+    for (head, part) in
+        [("0", " + 1"), ("0", "|abs"), ("item", ".a"), ("item", "[0]"), ("", "1 if 1 else "), ("", "not ")]
+    {
+        let deep = format!("{head}{}{}", part.repeat(20_000), if head.is_empty() { "1" } else { "" });
+        let message = "an expression of more than 250 operators and brackets";
+        assert_eq!(eval(&deep), Err(message.into()), "{part}");
+        assert_eq!(text(&format!("{{{{ {deep} }}}}")), Err(message.into()), "{part}");
+    }
+    assert_eq!(text(&"{{ 1 + 1 }}".repeat(2000)), Ok("2".repeat(2000)), "each expression counts for itself");
+}
+
+#[test]
+fn filters_make_no_more_than_range_does() {
+    for filter in ["batch(100001)", "slice(100001)", "indent(100001)", "indent(width=100001)"] {
+        let error = eval(&format!("'a' | {filter} | list")).expect_err(filter);
+        assert!(error.contains("100001 is more than 100000"), "{error}");
+    }
+    assert_eq!(eval("'a\nb' | indent(width=2)"), Ok(Value::Text("a\n  b".into())));
+    assert_eq!(eval("[1, 2, 3] | batch(2, 0) | list | length"), Ok(Value::Int(2)));
+    assert_eq!(eval("[1, 2, 3] | slice(2) | list | length"), Ok(Value::Int(2)));
+}
+
 fn is_shared<T: Send + Sync + Clone>() {}
 
 #[test]

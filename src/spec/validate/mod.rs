@@ -73,7 +73,7 @@ fn first_line(text: &str, span: Span) -> Span {
     Span::new(span.start, span.start + rest.lines().next().map_or(0, str::len))
 }
 
-/// The parameters: defaults of the file, rendered in order, overridden by the command line.
+/// The parameters: defaults of the file, each rendered once and in order, overridden by the command line.
 fn params(text: &str, root: &mut Node, options: &LoadOptions, mistakes: &mut Diagnostics) -> Vec<(String, Value)> {
     let mut params: Vec<(String, Value)> = Vec::new();
     let entries = match &mut root.kind {

@@ -155,6 +155,22 @@ fn parameters_of_the_command_line() {
 }
 
 #[test]
+fn parameters_are_rendered_once() {
+    let workflow =
+        good("params: {a: \"{{ '{' ~ '{ 6 * 7 }' ~ '}' }}\"}\nstages: {a: {command: [echo, '{{ params.a }}']}}\n");
+    assert_eq!(workflow.params[0].1, Value::Text("{{ 6 * 7 }}".into()));
+}
+
+#[test]
+fn parameters_do_not_grow_without_end() {
+    let doubled = |n| format!("  a{}: \"{{{{ params.a{n} ~ params.a{n} }}}}\"\n", n + 1);
+    let text =
+        format!("params:\n  a0: {}\n{}stages: {{}}\n", "x".repeat(1000), (0..30).map(doubled).collect::<String>());
+    let mistakes = load_with(&text, &[]).expect_err("too large");
+    assert!(mistakes.iter().any(|m| m.message == "a value of more than 16 MiB"), "{mistakes:?}");
+}
+
+#[test]
 fn a_thousand_stages_load_quickly() {
     let mut text = String::from("sources: {s: {range: {stop: 3}}}\nstages:\n  s0: {map: s, assign: {x: item.value}}\n");
     for i in 1..1000 {
