@@ -9,6 +9,8 @@ pub mod data;
 pub mod diagnostic;
 pub mod engine;
 pub mod executor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod plan;
 pub mod report;
 pub mod spec;

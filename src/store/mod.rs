@@ -14,7 +14,7 @@
 mod backend;
 mod bytes;
 mod cache;
-mod codec;
+pub(crate) mod codec;
 mod commit;
 mod db;
 mod error;

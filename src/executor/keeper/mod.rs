@@ -9,7 +9,7 @@ mod capture;
 mod commands;
 mod memory;
 mod process;
-pub(super) mod protocol;
+pub(crate) mod protocol;
 mod running;
 mod spawn;
 mod sweep;

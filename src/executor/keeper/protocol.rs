@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::CommandItem;
-use super::super::codec::{DamagedFrame, FrameReader, FrameWriter};
+use super::super::codec::{DamagedFrame, FrameReader, FrameWriter, HEAD};
 use crate::data::Usage;
 
 /// The first frame: what the keeper is for. Descriptors came before it, in the order that [`Role`] tells.
@@ -291,11 +291,22 @@ fn read_result(r: &mut FrameReader) -> Result<CommandResult, DamagedFrame> {
     Ok(CommandResult { index, usage, ending, stdout: r.bytes()?.to_vec(), stderr: r.bytes()?.to_vec() })
 }
 
+/// For fuzzing: what reads as a message, either way, is the same message again once written.
+pub(crate) fn assert_reads_back(kind: u8, payload: &[u8]) {
+    if let Ok(message) = ToKeeper::read(kind, payload) {
+        let frame = message.frame();
+        assert_eq!(ToKeeper::read(frame[HEAD - 1], &frame[HEAD..]), Ok(message));
+    }
+    if let Ok(message) = FromKeeper::read(kind, payload) {
+        let frame = message.frame();
+        assert_eq!(FromKeeper::read(frame[HEAD - 1], &frame[HEAD..]), Ok(message));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::super::codec::HEAD;
     use super::*;
 
     fn item() -> impl Strategy<Value = CommandItem> {
