@@ -49,7 +49,14 @@ fn compile(workflow: Workflow) {
         matches!(stage.action, Action::Python(_)) || settings.init.is_some() || !settings.deps.is_empty()
     };
     if !workflow.stages.iter().any(looks_at_disk) {
-        let around = Surroundings { env: &|_| None, cores: 4, workers: None, run: ("1", "fuzz"), backend: None };
+        let around = Surroundings {
+            env: &|_| None,
+            cores: 4,
+            workers: None,
+            run: ("1", "fuzz"),
+            backend: None,
+            secrets: &Arc::default(),
+        };
         let _ = Plan::compile(Arc::new(workflow), &around);
     }
 }
@@ -101,8 +108,8 @@ fn from_worker(bytes: &[u8]) {
     let [shape, kind, payload @ ..] = bytes else { return };
     let shape = [Shape::One, Shape::Many, Shape::Keep][usize::from(shape % 3)];
     let Ok(FromWorker::Part { outcomes, .. }) = decode_shape(*kind, payload, shape) else { return };
-    let Outcomes { done, counts, added, failed, micros } = outcomes;
-    assert_eq!(micros.len(), done.len() + failed.len());
+    let Outcomes { done, counts, added, failed, usage } = outcomes;
+    assert_eq!(usage.len(), done.len() + failed.len());
     assert_eq!(counts.as_ref().map_or(done.len(), Vec::len), done.len());
     let given = match (shape, &counts) {
         (Shape::Many, Some(counts)) => counts.iter().map(|&n| n as usize).sum(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::data::{Column, Failure, FailureKind, Hash, Items, TimeKind};
+use crate::data::{Column, Failure, FailureKind, Hash, Items, TimeKind, Usage};
 use crate::store::{RosterBatch, Segment};
 
 #[test]
@@ -100,7 +100,8 @@ fn frames() -> Vec<Vec<u8>> {
 
 /// The payload of a part: four items, of which the second is slow and the last failed.
 fn part(result: fn(&mut Writer)) -> Vec<u8> {
-    let mut w = Writer::new([9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 8, 0, 0, 0].to_vec());
+    let head: [u32; 6] = [9, 0, 0, 4, 8, 16 << 10];
+    let mut w = Writer::new(head.into_iter().flat_map(u32::to_le_bytes).collect());
     w.tuple(2);
     w.list(1);
     w.tuple(2);
@@ -143,7 +144,7 @@ fn blobs() -> Vec<Vec<u8>> {
         rows: (100..118).collect(),
         origins: (0..18).map(|i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect(),
         inputs: (0..18).map(|i| Hash::of(&[i])).collect(),
-        micros: (0..18).map(|i| i * 1000).collect(),
+        usage: (0..18).map(|i| Usage { micros: i * 1000, peak_kib: i / 9 }).collect(),
         attempts: vec![1; 18],
         done: 16,
         counts: None,
