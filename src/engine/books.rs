@@ -242,7 +242,7 @@ impl Books {
             });
         }
         let complete: Vec<bool> = self.selected.clone();
-        summary.outputs = super::outputs::write(replay, &complete, events)?;
+        summary.outputs = super::outputs::write(replay, self.id(), &complete, events)?;
         self.finish(replay, summary, None, events)
     }
 
@@ -267,7 +267,7 @@ impl Books {
             replay.store.tidy()?;
             let complete = self.complete(replay, stages);
             self.note_settled(replay, stages, &complete)?;
-            summary.outputs = super::outputs::write(replay, &complete, events)?;
+            summary.outputs = super::outputs::write(replay, self.id(), &complete, events)?;
             self.recount(replay)?;
         }
         self.finish(replay, summary, end, events)

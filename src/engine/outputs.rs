@@ -29,11 +29,16 @@ struct Written {
     modified: i128,
 }
 
-/// Writes the outputs of the stages that are `complete`; the paths of those written.
+/// Writes the outputs of the stages that are `complete`, in the run of that id; the paths of those written.
 ///
 /// # Errors
 /// When a file cannot be written, or the rows cannot be brought under one schema.
-pub fn write(replay: &Replay, complete: &[bool], events: &Sender<Event>) -> Result<Vec<String>, EngineError> {
+pub fn write(
+    replay: &Replay,
+    run: &str,
+    complete: &[bool],
+    events: &Sender<Event>,
+) -> Result<Vec<String>, EngineError> {
     let workflow = &replay.plan.workflow;
     let due: Vec<&Output> = workflow.outputs.iter().filter(|o| complete[o.stage]).collect();
     if due.is_empty() {
@@ -42,7 +47,7 @@ pub fn write(replay: &Replay, complete: &[bool], events: &Sender<Event>) -> Resu
     let states = replay.states()?;
     let mut paths = Vec::new();
     for output in due {
-        let shown = path_of(replay, output)?;
+        let shown = path_of(replay, run, output)?;
         let path = workflow.dir.join(&shown);
         let from = format!("{} {:?} {:?} {}", states[output.stage], output.format, output.columns, output.with_failed);
         let key = format!("output/{}", replay.plan.secrets.stand_in(&shown));
@@ -63,10 +68,10 @@ pub fn write(replay: &Replay, complete: &[bool], events: &Sender<Event>) -> Resu
     Ok(paths)
 }
 
-fn path_of(replay: &Replay, output: &Output) -> Result<String, EngineError> {
+fn path_of(replay: &Replay, run: &str, output: &Output) -> Result<String, EngineError> {
     let workflow = &replay.plan.workflow;
     let stage = replay.plan.stages[output.stage].name.clone();
-    let path = match render(workflow, output) {
+    let path = match render(workflow, run, output) {
         Ok(path) => path,
         Err(problem) => return Err(EngineError::OutputPath { stage, problem: problem.to_string() }),
     };
@@ -79,12 +84,12 @@ fn path_of(replay: &Replay, output: &Output) -> Result<String, EngineError> {
     }
 }
 
-fn render(workflow: &Workflow, output: &Output) -> Result<String, RenderError> {
+fn render(workflow: &Workflow, run: &str, output: &Output) -> Result<String, RenderError> {
     let environment = |name: &str| std::env::var(name).ok();
     let scope = Scope {
         params: &workflow.params,
         env: Some(&environment),
-        run: Some(("", &workflow.name)),
+        run: Some((run, &workflow.name)),
         ..Scope::default()
     };
     output.path.render_text(&scope)
@@ -92,7 +97,7 @@ fn render(workflow: &Workflow, output: &Output) -> Result<String, RenderError> {
 
 /// Outputs whose templates lead out of the workflow's folder over a link, as far as that can be told before a run.
 pub fn check(workflow: &Workflow) -> Vec<Diagnostic> {
-    let place = |output: &Output| outside(workflow, output, &render(workflow, output).ok()?);
+    let place = |output: &Output| outside(workflow, output, &render(workflow, "", output).ok()?);
     workflow.outputs.iter().filter_map(|o| Some(leads_outside(o.span, &place(o)?))).collect()
 }
 

@@ -193,3 +193,13 @@ outputs: { a: a.csv, b: b.csv, c: c.csv }
     assert_eq!(env.read("c.csv"), "value,x,i\n3,6,0\n3,6,1\n4,8,0\n4,8,1\n");
     env.run(&["run", "--stage", "a"]).exits(0);
 }
+
+#[test]
+fn the_runs_id_stands_in_a_path() {
+    let env = TestEnv::with(
+        "sources: { s: { values: [1] } }\nstages:\n  one: { map: s, assign: { y: \"1\" } }\noutputs: { one: \"out/{{ run.id }}.csv\" }\n",
+        "",
+    );
+    let run = text(&env.run_json(&["run", "--json"], 0)["run"]);
+    assert_eq!(env.read(&format!("out/{run}.csv")).lines().count(), 2);
+}

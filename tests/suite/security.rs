@@ -344,7 +344,7 @@ fn nothing_but_the_store_has_a_name_in_the_state() {
     let env = TestEnv::with(flow, module);
     env.run(&["run"]).exits(0);
     for seen in env.column("one", "seen").iter().chain(&env.column("all", "seen")) {
-        assert_eq!(*seen, serde_json::json!(["lock", "store.redb"]));
+        assert_eq!(*seen, serde_json::json!(["in-hand", "lock", "store.redb"]));
     }
 }
 
