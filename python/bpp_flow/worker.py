@@ -183,6 +183,15 @@ class Lane:
 
     def take(self, kind, payload):
         """Runs a task or a group to its end."""
+        try:
+            self.run(kind, payload)
+        except BaseException:
+            # A fault of the worker, perhaps of what an earlier item did to it: not the one in hand is to blame.
+            item = self.slots[self.base]
+            self.phase(item if item < SEVERAL else self.slots[self.base + BEGUN])
+            raise
+
+    def run(self, kind, payload):
         seq, job_id, _lane = TASK.unpack_from(payload)
         self.slots[self.base + BEGUN + 1] = seq & 0xFFFFFFFF
         self.phase(0)

@@ -425,6 +425,9 @@ impl Worker {
         });
         let held: Vec<(usize, InHand)> = held.collect();
         match held[..] {
+            [] if limit.is_none() && self.has_begun_more(process) => {
+                self.lose(&format!("{} after the item", in_words(exit.status)), &process.tail());
+            }
             [] => {
                 let how =
                     limit.map_or_else(|| in_words(exit.status), |limit| over_memory(limit, exit.peak_kib).message);
@@ -450,6 +453,12 @@ impl Worker {
                 self.seat.shared.queues().go_solo(self.seat.pool(), items);
             }
         }
+    }
+
+    /// Whether items were begun that nothing was heard of.
+    fn has_begun_more(&self, process: &Process) -> bool {
+        let mut lanes = self.lanes.iter().enumerate().filter_map(|(number, lane)| Some((number, lane.as_ref()?)));
+        lanes.any(|(number, lane)| process.slot.begun(number, lane.hand.seq) > lane.reported())
     }
 
     /// A death for which no item can be named: all that were in hand are tried again, in halves, until one is alone.

@@ -2,7 +2,8 @@
 //! the ledger behind it, which says which items it was given, so that the next run knows what was in hand when bpp-flow
 //! itself was killed.
 //!
-//! A file of the state folder, there as long as its worker. First 64 bytes a lane:
+//! A file of the state folder, there as long as its worker. Functions share their process with the worker and may write
+//! anything into it: nothing here trusts what it reads. First 64 bytes a lane:
 //!
 //! | word | |
 //! |---|---|
@@ -62,6 +63,7 @@ pub(super) enum InHand {
 pub(super) struct Slot {
     map: MmapRaw,
     file: File,
+    lanes: usize,
     /// Where it lies, if it goes with this value.
     path: Option<PathBuf>,
     /// What the lanes had in hand when they were last looked at, and whether that is on the disk.
@@ -91,7 +93,7 @@ impl Slot {
 
     fn map(file: File, lanes: usize) -> io::Result<Slot> {
         let map = memmap2::MmapOptions::new().len(slots_bytes(lanes)).map_raw(&file)?;
-        Ok(Slot { map, file, path: None, aged: Mutex::default() })
+        Ok(Slot { map, file, lanes, path: None, aged: Mutex::default() })
     }
 
     /// The file, to be handed on.
@@ -167,11 +169,18 @@ impl Slot {
         self.word(0, BEGUN).store(paired(items, seq), Ordering::Release);
     }
 
+    /// How many items of the task were begun, as far as the worker has said.
+    pub(super) fn begun(&self, lane: usize, seq: u64) -> usize {
+        match split(self.word(lane, BEGUN).load(Ordering::Acquire)) {
+            (begun, of) if of == seq as u32 => begun,
+            _ => 0,
+        }
+    }
+
     /// Whether a lane has had the same item in hand since this was last asked, and that is not on the disk yet.
     pub(super) fn should_be_kept(&self) -> bool {
         let mut aged = self.aged.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let lanes = self.word(0, LANES).load(Ordering::Acquire) as usize;
-        aged.resize(lanes, (0, true));
+        aged.resize(self.lanes, (0, true));
         let mut found = false;
         for (lane, (seen, kept)) in aged.iter_mut().enumerate() {
             let raw = self.raw(lane);

@@ -192,6 +192,19 @@ fn an_item_that_writes_into_the_socket_of_its_worker() {
 }
 
 #[test]
+fn an_item_that_closes_all_descriptors_of_its_worker() {
+    for settings in ["workers: 1", "workers: 2, chunk_size: 1", "workers: 1, chunk_size: 40"] {
+        the_only_culprit("os.closerange(0, 4096)", settings, "crash: ");
+    }
+}
+
+#[test]
+fn an_item_that_scribbles_over_all_it_can_reach() {
+    let statement = r"[os.write(fd, b'\xff' * 1000) for fd in range(3, 64) if os.path.exists('/proc/self/fd/%d' % fd)]";
+    the_only_culprit(statement, "workers: 1", "crash: ");
+}
+
+#[test]
 fn an_item_that_kills_the_keeper_of_its_worker() {
     let kill = "os.kill(os.getppid(), signal.SIGKILL); os.system(\"sleep 9\")";
     the_only_culprit(kill, "workers: 2", "crash: its worker was killed");
