@@ -13,7 +13,7 @@ use super::stage::Failures;
 use crate::data::{Column, Hash, Table, Usage, Value};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
-use crate::store::{Inspection, Store, Write};
+use crate::store::{Inspection, OpenOptions, Repaired, Store, Write};
 
 /// A replay of what is stored. A stage whose version as of now has no results is shown at the version it last ran
 /// with.
@@ -278,8 +278,20 @@ pub fn runs(flow: &Flow) -> Result<Vec<RunRecord>, EngineError> {
 /// # Errors
 /// When nothing was run yet, or the store's file cannot be read.
 pub fn inspect(flow: &Flow, verify: bool) -> Result<Inspection, EngineError> {
-    let store = Store::read(&flow.state_dir)?.ok_or(EngineError::NoState)?;
-    Ok(if verify { store.verify()? } else { store.stats()? })
+    if verify {
+        let options = OpenOptions { command: "store verify", ..OpenOptions::default() };
+        return Store::verify(&flow.state_dir, &options)?.ok_or(EngineError::NoState);
+    }
+    Ok(Store::read(&flow.state_dir)?.ok_or(EngineError::NoState)?.stats()?)
+}
+
+/// Keeps what is whole of a damaged store.
+///
+/// # Errors
+/// When nothing was run yet, a run is going, or the new file cannot be written.
+pub fn repair(flow: &Flow) -> Result<Repaired, EngineError> {
+    let options = OpenOptions { command: "store verify --repair", ..OpenOptions::default() };
+    Store::repair(&flow.state_dir, &options)?.ok_or(EngineError::NoState)
 }
 
 /// Removes a run from the catalogue (its results stay); false when there is none of this id.
@@ -289,7 +301,7 @@ pub fn inspect(flow: &Flow, verify: bool) -> Result<Inspection, EngineError> {
 pub fn remove_run(flow: &Flow, id: &str) -> Result<bool, EngineError> {
     let known = runs(flow)?.iter().any(|run| run.id == id);
     if known {
-        let options = crate::store::OpenOptions { on_network_fs: true, command: "runs rm" };
+        let options = OpenOptions { on_network_fs: true, command: "runs rm" };
         Store::open(&flow.state_dir, &options)?.commit(&[Write::RemoveNote { key: format!("run/{id}") }])?;
     }
     Ok(known)

@@ -14,8 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
+
+use super::error::StoreError;
+use super::pages::Pages;
 
 /// How many more syncs reach the disk.
 #[derive(Debug, Clone)]
@@ -44,31 +46,32 @@ impl Syncs {
 
 /// A file that syncs as [`Syncs`] says.
 #[derive(Debug)]
-pub(super) struct Backend {
-    file: FileBackend,
+pub(super) struct Backend<F> {
+    file: F,
     syncs: Syncs,
 }
 
-impl Backend {
+impl<F: StorageBackend> Backend<F> {
     /// The file, which syncs nothing until [`Syncs::begin`] if it is `new`.
-    pub fn new(file: File, new: bool) -> Result<(Backend, Syncs), redb::DatabaseError> {
+    pub fn new(file: F, new: bool) -> (Backend<F>, Syncs) {
         let syncs = Syncs(Arc::new(AtomicU32::new(if new { 0 } else { ALL })));
-        Ok((Backend { file: FileBackend::new(file)?, syncs: syncs.clone() }, syncs))
+        (Backend { file, syncs: syncs.clone() }, syncs)
     }
 }
 
-/// Whether nothing was ever committed to the file: it is empty or its first block was never written.
-pub(super) fn is_blank(path: &Path) -> io::Result<bool> {
+/// Whether nothing was ever committed to the file: it is empty, or its first block was never written, nor any table.
+pub(super) fn is_blank(path: &Path) -> Result<bool, StoreError> {
     let mut head = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(16).read_to_end(&mut head)?,
+    let read = match File::open(path) {
+        Ok(file) => file.take(16).read_to_end(&mut head),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
     };
-    Ok(head.iter().all(|&b| b == 0))
+    read.map_err(StoreError::io("read", path))?;
+    Ok(head.iter().all(|&b| b == 0) && Pages::find(path)?.is_none())
 }
 
-impl StorageBackend for Backend {
+impl<F: StorageBackend> StorageBackend for Backend<F> {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
@@ -120,6 +123,8 @@ impl StorageBackend for Backend {
 
 #[cfg(test)]
 mod tests {
+    use redb::backends::FileBackend;
+
     use super::*;
     use crate::data::Hash;
     use crate::store::tests::segment_of;
@@ -154,7 +159,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         assert!(is_blank(&path).unwrap());
-        let (_, syncs) = Backend::new(File::create(&path).unwrap(), true).unwrap();
+        let (_, syncs) = Backend::new(FileBackend::new(File::create(&path).unwrap()).unwrap(), true);
         assert!(is_blank(&path).unwrap());
         assert!(!syncs.due(), "a new file");
         syncs.begin();

@@ -48,15 +48,15 @@ pub(super) mod garbage {
 /// The tables of a write transaction.
 pub(super) struct Tables<'t> {
     pub facts: Table<'t, &'static str, u64>,
-    notes: Table<'t, &'static str, &'static str>,
-    versions: Table<'t, (&'static str, [u8; 16]), (u32, &'static str)>,
-    sequences: Table<'t, &'static str, u64>,
+    pub notes: Table<'t, &'static str, &'static str>,
+    pub versions: Table<'t, (&'static str, [u8; 16]), (u32, &'static str)>,
+    pub sequences: Table<'t, &'static str, u64>,
     pub directory: Table<'t, (u32, u64), DirectoryRow>,
     pub segments: Table<'t, u64, &'static [u8]>,
-    rosters: Table<'t, &'static str, &'static str>,
-    lists: Table<'t, (u64, u64), ([u8; 16], u64)>,
-    batches: Table<'t, [u8; 16], &'static [u8]>,
-    batch_digests: Table<'t, [u8; 16], ()>,
+    pub rosters: Table<'t, &'static str, &'static str>,
+    pub lists: Table<'t, (u64, u64), ([u8; 16], u64)>,
+    pub batches: Table<'t, [u8; 16], &'static [u8]>,
+    pub batch_digests: Table<'t, [u8; 16], ()>,
     pub garbage: Table<'t, (u8, u64), ()>,
 }
 
@@ -154,7 +154,7 @@ impl<'t> Tables<'t> {
         }
     }
 
-    fn put_rosters(&mut self, source: &str, rosters: &Rosters) -> Result<(), StoreError> {
+    pub fn put_rosters(&mut self, source: &str, rosters: &Rosters) -> Result<(), StoreError> {
         self.rosters.insert(source, rosters.to_json().as_str())?;
         Ok(())
     }

@@ -17,14 +17,18 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use redb::backends::FileBackend;
 use redb::{
-    Builder, ConcurrencyMode, Database, DatabaseError, Key, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction,
-    ReadableDatabase, TableDefinition, TableError, Value,
+    Builder, ConcurrencyMode, Database, Key, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase,
+    StorageBackend, TableDefinition, TableError, Value,
 };
 
 use super::backend::{Backend, Syncs, is_blank};
 use super::error::StoreError;
+use super::guard::guard;
 use super::lock::RunLock;
+use super::overlay::Overlay;
+use super::pages::{Found, Pages};
 
 /// The format that this program writes; it reads this one and all before it.
 pub(super) const FORMAT: u64 = 2;
@@ -35,7 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What is stored of a segment beside its blob: first row, last row, items, failed, again, blob id, bytes.
 pub(super) type DirectoryRow = (u64, u64, u32, u32, bool, u64, u32);
 
-pub(super) const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
+const FACTS_NAME: &str = "facts";
+pub(super) const FACTS: TableDefinition<&str, u64> = TableDefinition::new(FACTS_NAME);
 pub(super) const NOTES: TableDefinition<&str, &str> = TableDefinition::new("notes");
 pub(super) const VERSIONS: TableDefinition<(&str, [u8; 16]), (u32, &str)> = TableDefinition::new("versions");
 pub(super) const SEQUENCES: TableDefinition<&str, u64> = TableDefinition::new("sequences");
@@ -51,66 +56,117 @@ pub(super) const GARBAGE: TableDefinition<(u8, u64), ()> = TableDefinition::new(
 pub(super) const FORMAT_FACT: &str = "format";
 pub(super) const NEXT_ID_FACT: &str = "next id";
 
+/// The tables whose values are blobs with sums of their own, which are verified when they are read.
+pub(super) const BLOBS: [&str; 2] = ["segments", "batches"];
+
 /// An open file.
-pub(super) enum Handle {
-    Writer { database: Option<Database>, syncs: Syncs },
+pub(super) struct Handle {
+    /// Gone only while it is dropped.
+    opened: Option<Opened>,
+}
+
+enum Opened {
+    Writer(Database, Syncs),
     Reader(ReadOnlyDatabase),
+    /// Repaired in memory only; nobody writes the file meanwhile.
+    Private {
+        database: Database,
+        _lock: Option<RunLock>,
+    },
 }
 
 impl Handle {
     /// Opens the file for writing and makes it if it is not there. The caller holds the run lock.
     pub fn write(path: &Path) -> Result<Handle, StoreError> {
-        let new = is_blank(path).map_err(StoreError::io("read", path))?;
+        let new = is_blank(path)?;
         let file = super::open_file(path, new)?;
-        let (backend, syncs) = Backend::new(file, new)?;
-        let database = builder().create_with_backend(backend)?;
+        if !new {
+            admit(&Pages::open(path)?)?;
+        }
+        Handle::write_over(FileBackend::new(file)?, new)
+    }
+
+    /// Opens what a backend holds for writing.
+    pub fn write_over(file: impl StorageBackend, new: bool) -> Result<Handle, StoreError> {
+        let (backend, syncs) = Backend::new(file, new);
+        let database = guard(|| Ok(builder().create_with_backend(backend)?))?;
         syncs.begin();
-        let handle = Handle::Writer { database: Some(database), syncs };
-        check_format(&handle)?;
-        Ok(handle)
+        Ok(Handle { opened: Some(Opened::Writer(database, syncs)) })
     }
 
     /// Opens the file for reading; `None`: there is none, or nothing in it. After a run that was killed the file is
-    /// repaired first, under the run lock.
+    /// repaired first, under the run lock; in memory, if it cannot be written.
     pub fn read(dir: &Path, path: &Path) -> Result<Option<Handle>, StoreError> {
         let started = Instant::now();
+        let mut repaired = Ok(());
         loop {
-            if is_blank(path).map_err(StoreError::io("read", path))? {
+            if is_blank(path)? {
                 return Ok(None);
             }
-            match builder().open_read_only(path) {
-                Ok(database) => {
-                    let handle = Handle::Reader(database);
-                    check_format(&handle)?;
-                    return Ok(Some(handle));
-                }
-                Err(DatabaseError::RepairAborted) => repair(dir, path, started)?,
-                Err(error) => return Err(error.into()),
+            match guard(|| Ok(builder().open_read_only(path)?)) {
+                Ok(database) => return Handle::follow(database, path).map(Some),
+                Err(StoreError::File(error)) if matches!(*error, redb::Error::RepairAborted) => {}
+                // The pages know better why.
+                Err(error) => return Pages::open(path).and_then(|pages| admit(&pages)).and(Err(error)),
             }
+            if repaired.is_err() || started.elapsed() > PATIENCE {
+                return Handle::private(dir, path).map(Some);
+            }
+            repaired = repair(dir, path, started)?;
         }
     }
 
+    /// A reader of a file that a run may be writing.
+    fn follow(database: ReadOnlyDatabase, path: &Path) -> Result<Handle, StoreError> {
+        guard(|| {
+            // While a transaction is open its pages, and those of all later ones, stay as they are.
+            let _still = database.begin_read()?;
+            admit(&Pages::open(path)?)
+        })?;
+        Ok(Handle { opened: Some(Opened::Reader(database)) })
+    }
+
+    /// A reader that repairs the file in memory.
+    fn private(dir: &Path, path: &Path) -> Result<Handle, StoreError> {
+        let lock = RunLock::share(dir)?;
+        admit(&Pages::open(path)?)?;
+        let file = File::open(path).and_then(Overlay::new).map_err(StoreError::io("open", path))?;
+        let mut builder = builder();
+        builder.set_concurrency_mode(ConcurrencyMode::ExclusiveWriter);
+        let database = guard(|| Ok(builder.create_with_backend(file)?))?;
+        Ok(Handle { opened: Some(Opened::Private { database, _lock: lock }) })
+    }
+
+    /// Begins a read transaction. Called within [`guard`].
     pub fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        match self {
-            Handle::Writer { database, .. } => Ok(database.as_ref().ok_or(StoreError::Spent)?.begin_read()?),
-            Handle::Reader(database) => Ok(database.begin_read()?),
-        }
+        Ok(match self.opened() {
+            Opened::Writer(database, _) | Opened::Private { database, .. } => database.begin_read()?,
+            Opened::Reader(database) => database.begin_read()?,
+        })
     }
 
     pub fn writer(&self) -> Result<&Database, StoreError> {
-        match self {
-            Handle::Writer { database, .. } => database.as_ref().ok_or(StoreError::Spent),
-            Handle::Reader(_) => Err(StoreError::ReadOnly),
+        match self.opened() {
+            Opened::Writer(database, _) => Ok(database),
+            Opened::Reader(_) | Opened::Private { .. } => Err(StoreError::ReadOnly),
         }
+    }
+
+    fn opened(&self) -> &Opened {
+        self.opened.as_ref().expect("there until it is dropped")
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Handle::Writer { database, syncs } = self {
+        if let Some(Opened::Writer(_, syncs)) = &self.opened {
             syncs.end();
-            drop(database.take());
         }
+        // What cannot be closed well is repaired by the next who opens it.
+        let _ = guard(|| {
+            drop(self.opened.take());
+            Ok(())
+        });
     }
 }
 
@@ -121,21 +177,38 @@ fn builder() -> Builder {
     builder
 }
 
-/// Opens the file for writing and closes it again. A run that is alive does that itself: it is waited for.
-fn repair(dir: &Path, path: &Path, started: Instant) -> Result<(), StoreError> {
+/// Opens the file for writing and closes it again; the inner error says that this cannot be done. A run that is
+/// alive does it itself: it is waited for.
+fn repair(dir: &Path, path: &Path, started: Instant) -> Result<Result<(), StoreError>, StoreError> {
     match RunLock::take(dir, "repairing the store") {
-        Ok(_lock) => Handle::write(path).map(drop),
+        Ok(_lock) => Ok(Handle::write(path).map(drop)),
         Err(StoreError::Locked(_)) if started.elapsed() < PATIENCE => {
             std::thread::sleep(Duration::from_millis(10));
-            Ok(())
+            Ok(Ok(()))
         }
-        Err(error) => Err(error),
+        Err(error @ StoreError::Locked(_)) => Err(error),
+        Err(error) => Ok(Err(error)),
     }
 }
 
-fn check_format(handle: &Handle) -> Result<(), StoreError> {
-    let Some(facts) = table(&handle.begin_read()?, FACTS)? else { return Ok(()) };
-    match facts.get(FORMAT_FACT)?.map(|v| v.value()) {
+/// That this program knows the format of a file, and that redb can be let loose on it. Changes nothing.
+pub(super) fn admit(pages: &Pages) -> Result<(), StoreError> {
+    check_format(pages)?;
+    pages.check(&BLOBS)
+}
+
+pub(super) fn check_format(pages: &Pages) -> Result<(), StoreError> {
+    let mut format = None;
+    for (name, tree) in pages.tables() {
+        let (FACTS_NAME, Ok(tree)) = (name.as_str(), tree) else { continue };
+        pages.walk(&tree, &mut |found| match found {
+            Found::Entry { key, value, sound: true, .. } if key == FORMAT_FACT.as_bytes() => {
+                format = value.try_into().ok()
+            }
+            _ => {}
+        });
+    }
+    match format.map(u64::from_le_bytes) {
         Some(found) if found > FORMAT => Err(StoreError::Newer { found, known: FORMAT }),
         _ => Ok(()),
     }

@@ -18,8 +18,8 @@ pub enum StoreError {
     #[error("the store has format {found}, this bpp-flow knows formats up to {known}")]
     Newer { found: u64, known: u64 },
     /// Bytes are not what was written.
-    #[error("the store is damaged: {what} in {place}")]
-    Damaged { what: String, place: String },
+    #[error("{} is damaged: {what} in {place}", file.display())]
+    Damaged { what: String, place: String, file: PathBuf },
     /// Something that a reader looked at is gone: a later run has replaced it.
     #[error("{0} was replaced while it was being read")]
     Replaced(String),
@@ -44,14 +44,27 @@ impl StoreError {
     }
 
     pub(super) fn damaged(what: impl Into<String>, place: impl Into<String>) -> StoreError {
-        StoreError::Damaged { what: what.into(), place: place.into() }
+        StoreError::Damaged { what: what.into(), place: place.into(), file: PathBuf::from("the store") }
+    }
+
+    /// Says which file it is that is damaged.
+    pub(super) fn of(mut self, path: &Path) -> StoreError {
+        if let StoreError::Damaged { file, .. } = &mut self {
+            *file = path.to_path_buf();
+        }
+        self
     }
 }
 
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> StoreError {
         match error {
-            redb::Error::Corrupted(what) => StoreError::damaged(what, "its file"),
+            redb::Error::Corrupted(what) => StoreError::damaged(what, "its pages"),
+            // A lock is poisoned by a panic over a damaged page.
+            redb::Error::LockPoisoned(_) => StoreError::damaged("an inconsistency", "its pages"),
+            redb::Error::TableTypeMismatch { table, .. } => {
+                StoreError::damaged("a type", format!("the table of {table}"))
+            }
             other => StoreError::File(Box::new(other)),
         }
     }

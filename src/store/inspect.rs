@@ -1,10 +1,16 @@
 //! Looking the store over: what is in it, and whether all of it can be read.
 
-use redb::ReadableTable;
+use std::path::Path;
 
-use super::codec::{decode_roster, decode_segment};
-use super::db::{BATCHES, DIRECTORY, SEGMENTS, VERSIONS, table};
-use super::{Store, StoreError};
+use redb::{ReadTransaction, ReadableTable};
+
+use super::backend::is_blank;
+use super::db::{BATCHES, DIRECTORY, DirectoryRow, Handle, VERSIONS, table};
+use super::guard::guard;
+use super::lock::RunLock;
+use super::pages::Pages;
+use super::survey::Survey;
+use super::{FILE, OpenOptions, Store, StoreError};
 
 /// What a store holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -14,7 +20,7 @@ pub struct Inspection {
     /// Batches of source rows, and their bytes.
     pub roster_batches: u64,
     pub roster_bytes: u64,
-    /// What cannot be read, in words; only filled by [`Store::verify`].
+    /// What cannot be read, in words; only filled by [`Store::verify`] and [`Store::repair`].
     pub damaged: Vec<String>,
 }
 
@@ -30,65 +36,81 @@ pub struct StageHolding {
     pub bytes: u64,
 }
 
+impl StageHolding {
+    pub(super) fn add(&mut self, &(_, _, items, failed, _, _, bytes): &DirectoryRow) {
+        self.segments += 1;
+        self.items += u64::from(items);
+        self.failed += u64::from(failed);
+        self.bytes += u64::from(bytes);
+    }
+}
+
 impl Store {
     /// Counts what is there.
     ///
     /// # Errors
     /// When the file itself cannot be read.
     pub fn stats(&self) -> Result<Inspection, StoreError> {
-        self.inspect(false)
+        self.reading(stats)
     }
 
-    /// Reads everything that results and rosters are made of, and says what cannot be read.
+    /// Reads everything in the file of the state in `dir`, changes nothing, and says what can be read and what is
+    /// damaged; `None` where there is nothing. Runs are kept away meanwhile; beside one that is alive, its last
+    /// commit is read.
     ///
     /// # Errors
-    /// When the file itself cannot be read.
-    pub fn verify(&self) -> Result<Inspection, StoreError> {
-        self.inspect(true)
+    /// When the file cannot be read at all, or was written by a later bpp-flow.
+    pub fn verify(dir: &Path, options: &OpenOptions) -> Result<Option<Inspection>, StoreError> {
+        let path = dir.join(FILE);
+        if !dir.exists() {
+            return Ok(None);
+        }
+        let _alone = match RunLock::take(dir, options.command) {
+            Err(StoreError::Locked(_)) => return verify_beside(dir, &path),
+            Err(StoreError::Io { .. }) => RunLock::share(dir)?,
+            taken => Some(taken?),
+        };
+        survey(&path)
     }
+}
 
-    fn inspect(&self, read: bool) -> Result<Inspection, StoreError> {
-        let transaction = self.begin_read()?;
-        let mut inspection = Inspection::default();
-        let (directory, segments) = (table(&transaction, DIRECTORY)?, table(&transaction, SEGMENTS)?);
-        if let (Some(versions), Some(directory), Some(segments)) = (table(&transaction, VERSIONS)?, directory, segments)
-        {
-            for entry in versions.iter()? {
-                let (key, value) = entry?;
-                let ((stage, version), set) = (key.value(), value.value().0);
-                let mut holding = StageHolding {
-                    stage: stage.to_string(),
-                    version: crate::data::Hash(version).to_string(),
-                    ..StageHolding::default()
-                };
-                for row in directory.range((set, 0)..=(set, u64::MAX))? {
-                    let (_, _, items, failed, _, blob, bytes) = row?.1.value();
-                    holding.segments += 1;
-                    holding.items += u64::from(items);
-                    holding.failed += u64::from(failed);
-                    holding.bytes += u64::from(bytes);
-                    let sound = !read
-                        || segments.get(blob)?.is_some_and(|blob| {
-                            decode_segment(blob.value()).is_ok_and(|segment| segment.len() == items as usize)
-                        });
-                    if !sound {
-                        inspection.damaged.push(format!("{items} outcomes of stage {stage} (segment {blob})"));
-                    }
-                }
-                inspection.stages.push(holding);
-            }
-        }
-        if let Some(batches) = table(&transaction, BATCHES)? {
-            for entry in batches.iter()? {
-                let (digest, blob) = entry?;
-                inspection.roster_batches += 1;
-                inspection.roster_bytes += blob.value().len() as u64;
-                if read && decode_roster(blob.value()).is_err() {
-                    let digest = crate::data::Hash(digest.value());
-                    inspection.damaged.push(format!("a batch of source rows ({digest})"));
-                }
-            }
-        }
-        Ok(inspection)
+/// Verifies the last commit of a run that is alive: its pages stay as they are while a transaction is open.
+fn verify_beside(dir: &Path, path: &Path) -> Result<Option<Inspection>, StoreError> {
+    let Some(handle) = Handle::read(dir, path).map_err(|error| error.of(path))? else { return Ok(None) };
+    guard(|| {
+        let _still = handle.begin_read()?;
+        survey(path)
+    })
+}
+
+fn survey(path: &Path) -> Result<Option<Inspection>, StoreError> {
+    if is_blank(path)? {
+        return Ok(None);
     }
+    let pages = Pages::find(path)?;
+    Ok(Some(Survey::take(pages.as_ref())?.inspection()))
+}
+
+fn stats(transaction: &ReadTransaction) -> Result<Inspection, StoreError> {
+    let mut inspection = Inspection::default();
+    let directory = table(transaction, DIRECTORY)?;
+    if let (Some(versions), Some(directory)) = (table(transaction, VERSIONS)?, directory) {
+        for entry in versions.iter()? {
+            let (key, value) = entry?;
+            let ((stage, version), set) = (key.value(), value.value().0);
+            let (stage, version) = (stage.to_string(), crate::data::Hash(version).to_string());
+            let mut holding = StageHolding { stage, version, ..StageHolding::default() };
+            for row in directory.range((set, 0)..=(set, u64::MAX))? {
+                holding.add(&row?.1.value());
+            }
+            inspection.stages.push(holding);
+        }
+    }
+    if let Some(batches) = table(transaction, BATCHES)? {
+        for entry in batches.iter()? {
+            inspection.roster_batches += 1;
+            inspection.roster_bytes += entry?.1.value().len() as u64;
+        }
+    }
+    Ok(inspection)
 }

@@ -71,17 +71,33 @@ impl RunLock {
     pub fn take(dir: &Path, command: &str) -> Result<RunLock, StoreError> {
         let path = lock_path(dir);
         let mut file = super::open_file(&path, false)?;
-        for tried in 1.. {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK) if tried < TRIES => std::thread::sleep(PAUSE),
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked(read_owner(&mut file))),
-                Err(error) => return Err(StoreError::io("lock", &path)(error.into())),
-            }
-        }
+        lock(&mut file, FlockOperation::NonBlockingLockExclusive, &path)?;
         write_owner(&mut file, &Owner::this_process(command)).map_err(StoreError::io("write", &path))?;
         Ok(RunLock { _file: file })
     }
+
+    /// Keeps runs away while the state in `dir` is read, where nothing can be written; `None`: there never was one.
+    pub fn share(dir: &Path) -> Result<Option<RunLock>, StoreError> {
+        let path = lock_path(dir);
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(StoreError::io("open", &path))?,
+        };
+        lock(&mut file, FlockOperation::NonBlockingLockShared, &path)?;
+        Ok(Some(RunLock { _file: file }))
+    }
+}
+
+fn lock(file: &mut File, how: FlockOperation, path: &Path) -> Result<(), StoreError> {
+    for tried in 1.. {
+        match flock(&*file, how) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) if tried < TRIES => std::thread::sleep(PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked(read_owner(file))),
+            Err(error) => return Err(StoreError::io("lock", path)(error.into())),
+        }
+    }
+    Ok(())
 }
 
 /// Who holds the lock of the state in `dir` now, if anyone does.

@@ -19,17 +19,22 @@ mod commit;
 mod db;
 mod error;
 mod gather;
+mod guard;
 mod index;
 mod inspect;
 mod lock;
 pub mod model;
 mod network;
+mod overlay;
+mod pages;
+mod repair;
 mod roster;
+mod survey;
 mod tidy;
 mod view;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,13 +47,18 @@ pub use gather::Gathered;
 pub use inspect::{Inspection, StageHolding};
 pub use lock::Owner;
 pub use model::{RosterBatch, RosterInfo, Segment};
+pub use repair::Repaired;
 pub use roster::Roster;
 pub use view::{Hit, View};
 
 use crate::data::Hash;
 use commit::Tables;
 use db::{Handle, table};
+use guard::guard;
 use lock::RunLock;
+
+/// The file, in the folder of the state.
+const FILE: &str = "store.redb";
 
 /// How to open a store for writing.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +78,7 @@ pub struct Store {
 struct Inner {
     // Closed before the lock is let go: fields are dropped in this order.
     handle: Handle,
+    path: PathBuf,
     /// A commit failed.
     spent: AtomicBool,
     /// The garbage of earlier runs is gone.
@@ -99,13 +110,17 @@ impl Store {
         }
         make_folder(dir)?;
         let lock = RunLock::take(dir, options.command)?;
-        let handle = Handle::write(&dir.join("store.redb"))?;
-        Ok(Store::new(handle, Some(lock)))
+        let path = dir.join(FILE);
+        let _ = std::fs::remove_file(repair::unfinished(dir));
+        let handle = Handle::write(&path).map_err(|error| error.of(&path))?;
+        Ok(Store::new(handle, path, Some(lock)))
     }
 
     /// Opens the state in `dir` for reading, also while a run writes it; `None` where there is nothing.
     pub fn read(dir: &Path) -> Result<Option<Store>, StoreError> {
-        Ok(Handle::read(dir, &dir.join("store.redb"))?.map(|handle| Store::new(handle, None)))
+        let path = dir.join(FILE);
+        let handle = Handle::read(dir, &path).map_err(|error| error.of(&path))?;
+        Ok(handle.map(|handle| Store::new(handle, path, None)))
     }
 
     /// Who is writing the state in `dir` now, if anyone is.
@@ -113,9 +128,9 @@ impl Store {
         lock::owner(dir)
     }
 
-    fn new(handle: Handle, lock: Option<RunLock>) -> Store {
+    fn new(handle: Handle, path: PathBuf, lock: Option<RunLock>) -> Store {
         let (spent, swept) = (AtomicBool::new(false), AtomicBool::new(false));
-        Store { inner: Arc::new(Inner { handle, spent, swept, _lock: lock }) }
+        Store { inner: Arc::new(Inner { handle, path, spent, swept, _lock: lock }) }
     }
 
     /// Writes all of it, in this order, or nothing. When this returns it is on the disk. After an error this store
@@ -124,12 +139,11 @@ impl Store {
         if self.inner.spent.load(Ordering::Acquire) {
             return Err(StoreError::Spent);
         }
-        let encoded = {
-            let transaction = self.begin_read()?;
-            let digests = table(&transaction, db::BATCH_DIGESTS)?;
+        let encoded = self.reading(|transaction| {
+            let digests = table(transaction, db::BATCH_DIGESTS)?;
             let known = |digest: Hash| digests.as_ref().is_some_and(|t| matches!(t.get(digest.0), Ok(Some(_))));
-            commit::encode_batches(writes, known)
-        };
+            Ok(commit::encode_batches(writes, known))
+        })?;
         self.transact(|tables| writes.iter().try_for_each(|write| tables.apply(write, &encoded)))
     }
 
@@ -139,7 +153,7 @@ impl Store {
         if self.inner.spent.load(Ordering::Acquire) {
             return Err(StoreError::Spent);
         }
-        let changed = (|| {
+        let changed = guard(|| {
             let mut transaction = database.begin_write()?;
             transaction.set_quick_repair(true);
             let changed = {
@@ -152,15 +166,16 @@ impl Store {
             transaction.commit()?;
             self.inner.swept.store(true, Ordering::Release);
             Ok(changed)
-        })();
+        });
         if changed.is_err() {
             self.inner.spent.store(true, Ordering::Release);
         }
-        changed
+        changed.map_err(|error| error.of(&self.inner.path))
     }
 
-    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        self.inner.handle.begin_read()
+    /// Reads in a transaction of its own: all reading goes through here.
+    fn reading<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        guard(|| read(&self.inner.handle.begin_read()?)).map_err(|error| error.of(&self.inner.path))
     }
 
     /// The roster of a source: the last one that was read to its end, else what there is of the first.
@@ -175,67 +190,73 @@ impl Store {
 
     /// The versions of a stage, in no particular order.
     pub fn stage_versions(&self, stage: &str) -> Result<Vec<StageVersion>, StoreError> {
-        let transaction = self.begin_read()?;
-        let Some(versions) = table(&transaction, db::VERSIONS)? else { return Ok(Vec::new()) };
-        let directory = table(&transaction, db::DIRECTORY)?;
-        let mut found = Vec::new();
-        for entry in versions.range((stage, [0; 16])..=(stage, [255; 16]))? {
-            let (key, value) = entry?;
-            let (set, components) = value.value();
-            let mut version = StageVersion {
-                version: Hash(key.value().1),
-                components: components.to_string(),
-                last_sequence: None,
-                items: 0,
-                failed: 0,
-            };
-            if let Some(directory) = &directory {
-                for entry in directory.range((set, 0)..=(set, u64::MAX))? {
-                    let (key, row) = entry?;
-                    let (_, _, items, failed, ..) = row.value();
-                    version.last_sequence = Some(key.value().1);
-                    version.items += u64::from(items);
-                    version.failed += u64::from(failed);
-                }
-            }
-            found.push(version);
-        }
-        Ok(found)
+        self.reading(|transaction| stage_versions(transaction, stage))
     }
 
     /// The number of the last segment written of a stage, whatever the version; 0: none yet.
     pub fn last_sequence(&self, stage: &str) -> Result<u64, StoreError> {
-        let transaction = self.begin_read()?;
-        let Some(sequences) = table(&transaction, db::SEQUENCES)? else { return Ok(0) };
-        Ok(sequences.get(stage)?.map_or(0, |v| v.value()))
+        self.reading(|transaction| {
+            let Some(sequences) = table(transaction, db::SEQUENCES)? else { return Ok(0) };
+            Ok(sequences.get(stage)?.map_or(0, |v| v.value()))
+        })
     }
 
     /// The JSON document of that key.
     pub fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let transaction = self.begin_read()?;
-        let Some(notes) = table(&transaction, db::NOTES)? else { return Ok(None) };
-        Ok(notes.get(key)?.map(|json| json.value().to_string()))
+        self.reading(|transaction| {
+            let Some(notes) = table(transaction, db::NOTES)? else { return Ok(None) };
+            Ok(notes.get(key)?.map(|json| json.value().to_string()))
+        })
     }
 
     /// The JSON documents whose keys begin with `prefix`, in the order of their keys.
     pub fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
-        let transaction = self.begin_read()?;
-        let Some(notes) = table(&transaction, db::NOTES)? else { return Ok(Vec::new()) };
-        let mut found = Vec::new();
-        for entry in notes.range(prefix..)? {
-            let (key, json) = entry?;
-            if !key.value().starts_with(prefix) {
-                break;
+        self.reading(|transaction| {
+            let Some(notes) = table(transaction, db::NOTES)? else { return Ok(Vec::new()) };
+            let mut found = Vec::new();
+            for entry in notes.range(prefix..)? {
+                let (key, json) = entry?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                found.push((key.value().to_string(), json.value().to_string()));
             }
-            found.push((key.value().to_string(), json.value().to_string()));
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// Merges small segments. Changes nothing that a [`View`] finds.
     pub fn tidy(&self) -> Result<(), StoreError> {
         tidy::tidy(self)
     }
+}
+
+fn stage_versions(transaction: &ReadTransaction, stage: &str) -> Result<Vec<StageVersion>, StoreError> {
+    let Some(versions) = table(transaction, db::VERSIONS)? else { return Ok(Vec::new()) };
+    let directory = table(transaction, db::DIRECTORY)?;
+    let mut found = Vec::new();
+    for entry in versions.range((stage, [0; 16])..=(stage, [255; 16]))? {
+        let (key, value) = entry?;
+        let (set, components) = value.value();
+        let mut version = StageVersion {
+            version: Hash(key.value().1),
+            components: components.to_string(),
+            last_sequence: None,
+            items: 0,
+            failed: 0,
+        };
+        if let Some(directory) = &directory {
+            for entry in directory.range((set, 0)..=(set, u64::MAX))? {
+                let (key, row) = entry?;
+                let (_, _, items, failed, ..) = row.value();
+                version.last_sequence = Some(key.value().1);
+                version.items += u64::from(items);
+                version.failed += u64::from(failed);
+            }
+        }
+        found.push(version);
+    }
+    Ok(found)
 }
 
 impl std::fmt::Debug for Store {

@@ -26,19 +26,24 @@ impl Roster {
 
     /// Its `n`th batch; `None` past its end.
     pub fn batch(&self, n: u64) -> Result<Option<RosterBatch>, StoreError> {
-        let transaction = self.store.begin_read()?;
-        let Some(digest) = self.find(&transaction, n)? else { return Ok(None) };
-        let blob = match table(&transaction, BATCHES)? {
-            Some(batches) => batches.get(digest.0)?,
-            None => None,
-        };
-        let blob = blob.ok_or_else(|| StoreError::Replaced("the roster".into()))?;
-        decode_roster(blob.value()).map(Some)
+        self.store.reading(|transaction| {
+            let Some(digest) = self.find(transaction, n)? else { return Ok(None) };
+            let blob = match table(transaction, BATCHES)? {
+                Some(batches) => batches.get(digest.0)?,
+                None => None,
+            };
+            let blob = blob.ok_or_else(|| StoreError::Replaced("the roster".into()))?;
+            let batch = decode_roster(blob.value())?;
+            if batch.digest != digest {
+                return Err(StoreError::damaged("a digest", "a roster batch"));
+            }
+            Ok(Some(batch))
+        })
     }
 
     /// The digest of its `n`th batch, which costs next to nothing; `None` past its end.
     pub fn digest(&self, n: u64) -> Result<Option<Hash>, StoreError> {
-        self.find(&self.store.begin_read()?, n)
+        self.store.reading(|transaction| self.find(transaction, n))
     }
 
     fn find(&self, transaction: &redb::ReadTransaction, n: u64) -> Result<Option<Hash>, StoreError> {
@@ -79,6 +84,20 @@ impl Rosters {
         serde_json::to_string(self).expect("numbers are JSON")
     }
 
+    /// The list that readers see, and how many rows it should have, if that is known.
+    pub fn shown(&self) -> Option<(u64, Option<u64>)> {
+        match (self.current, &self.info) {
+            (Some(list), Some(info)) => Some((list, Some(info.rows))),
+            _ => self.pending.map(|list| (list, None)),
+        }
+    }
+
+    /// From now on what readers see counts as read in part; there is nothing else.
+    pub fn interrupt(&mut self) {
+        let pending = self.shown().map(|(list, _)| list);
+        *self = Rosters { pending, ..Rosters::default() };
+    }
+
     pub fn set_info(&mut self, info: &RosterInfo) {
         let RosterInfo { batches, rows, digest, content, .. } = *info;
         self.info = Some(StoredInfo { batches, rows, digest, content });
@@ -87,20 +106,21 @@ impl Rosters {
 
 /// The current roster of a source, else the one that a run began and did not finish.
 pub(super) fn find(store: &Store, source: &str) -> Result<Option<Roster>, StoreError> {
-    let transaction = store.begin_read()?;
-    let stored = match table(&transaction, db::ROSTERS)? {
-        Some(rosters) => rosters.get(source)?.map(|json| Rosters::from_json(json.value())).transpose()?,
-        None => None,
-    };
-    let Some(rosters) = stored else { return Ok(None) };
-    if let (Some(list), Some(info)) = (rosters.current, rosters.info) {
-        let StoredInfo { batches, rows, digest, content } = info;
-        let info = RosterInfo { complete: true, batches, rows, digest, content };
-        return Ok(Some(Roster { store: store.clone(), list, info }));
-    }
-    let Some(list) = rosters.pending else { return Ok(None) };
-    let info = partial_info(&transaction, list)?;
-    Ok(Some(Roster { store: store.clone(), list, info }))
+    store.reading(|transaction| {
+        let stored = match table(transaction, db::ROSTERS)? {
+            Some(rosters) => rosters.get(source)?.map(|json| Rosters::from_json(json.value())).transpose()?,
+            None => None,
+        };
+        let Some(rosters) = stored else { return Ok(None) };
+        if let (Some(list), Some(info)) = (rosters.current, rosters.info) {
+            let StoredInfo { batches, rows, digest, content } = info;
+            let info = RosterInfo { complete: true, batches, rows, digest, content };
+            return Ok(Some(Roster { store: store.clone(), list, info }));
+        }
+        let Some(list) = rosters.pending else { return Ok(None) };
+        let info = partial_info(transaction, list)?;
+        Ok(Some(Roster { store: store.clone(), list, info }))
+    })
 }
 
 fn partial_info(transaction: &redb::ReadTransaction, list: u64) -> Result<RosterInfo, StoreError> {

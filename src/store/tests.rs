@@ -230,8 +230,7 @@ fn roster_end(batches: u64) -> Write {
 
 fn blobs(store: &Store) -> usize {
     use redb::ReadableTableMetadata;
-    let transaction = store.begin_read().unwrap();
-    table(&transaction, db::BATCHES).unwrap().map_or(0, |t| t.len().unwrap() as usize)
+    store.reading(|transaction| Ok(table(transaction, db::BATCHES)?.map_or(0, |t| t.len().unwrap() as usize))).unwrap()
 }
 
 #[test]
@@ -506,7 +505,7 @@ fn tidy_merges_and_old_views_stay_good() {
     }
     let segments = || {
         use redb::ReadableTableMetadata;
-        table(&store.begin_read().unwrap(), db::SEGMENTS).unwrap().unwrap().len().unwrap()
+        store.reading(|transaction| Ok(table(transaction, db::SEGMENTS)?.unwrap().len()?)).unwrap()
     };
     assert_eq!((segments(), store.last_sequence("s").unwrap()), (51, last));
     assert_eq!(store.stage_versions("s").unwrap()[0].last_sequence, Some(last));
@@ -536,5 +535,6 @@ fn tidy_keeps_what_flat_map_gave() {
     assert_eq!(given, expected);
 }
 
+mod damage;
 mod old;
 mod processes;

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use redb::ReadableTable;
+use redb::{ReadTransaction, ReadableTable};
 
 use super::Store;
 use super::codec::{EncodedSegment, decode_segment};
@@ -42,8 +42,8 @@ struct Window {
 }
 
 pub(super) fn tidy(store: &Store) -> Result<(), StoreError> {
-    for window in windows(store)? {
-        let merged = merge(store, &window)?;
+    for window in store.reading(windows)? {
+        let merged = store.reading(|transaction| merge(transaction, &window))?;
         // What replaced something replaces nothing any more when all is merged.
         let again = window.segments.iter().any(|&(_, _, again)| again) && !window.whole;
         store.transact(|tables| {
@@ -58,9 +58,8 @@ pub(super) fn tidy(store: &Store) -> Result<(), StoreError> {
 }
 
 /// What is worth merging.
-fn windows(store: &Store) -> Result<Vec<Window>, StoreError> {
-    let transaction = store.begin_read()?;
-    let Some(directory) = table(&transaction, DIRECTORY)? else { return Ok(Vec::new()) };
+fn windows(transaction: &ReadTransaction) -> Result<Vec<Window>, StoreError> {
+    let Some(directory) = table(transaction, DIRECTORY)? else { return Ok(Vec::new()) };
     let mut windows = vec![Window::default()];
     let mut sizes: HashMap<u32, usize> = HashMap::new();
     for entry in directory.iter()? {
@@ -87,9 +86,8 @@ fn windows(store: &Store) -> Result<Vec<Window>, StoreError> {
 }
 
 /// What comes of a window, with the numbers it takes.
-fn merge(store: &Store, window: &Window) -> Result<Vec<(u64, EncodedSegment)>, StoreError> {
-    let transaction = store.begin_read()?;
-    let blobs = table(&transaction, SEGMENTS)?.ok_or_else(|| StoreError::damaged("segments", "its tables"))?;
+fn merge(transaction: &ReadTransaction, window: &Window) -> Result<Vec<(u64, EncodedSegment)>, StoreError> {
+    let blobs = table(transaction, SEGMENTS)?.ok_or_else(|| StoreError::damaged("segments", "its tables"))?;
     let mut parts = Vec::with_capacity(window.segments.len());
     for &(_, blob, _) in &window.segments {
         let bytes = blobs.get(blob)?.ok_or_else(|| StoreError::damaged("a missing segment", "the directory"))?;

@@ -17,6 +17,7 @@ use super::cache::Cache;
 use super::codec::{Who, decode_segment, decode_who};
 use super::db::{DIRECTORY, SEGMENTS, VERSIONS, table};
 use super::error::StoreError;
+use super::guard::guard;
 use super::index::{Index, Spot};
 use super::model::Segment;
 use crate::data::{Failure, Hash, Items, Origin, Usage};
@@ -77,6 +78,7 @@ struct Entry {
     last: u64,
     items: u32,
     blob: u64,
+    bytes: u32,
 }
 
 /// What lookups learn.
@@ -128,7 +130,7 @@ const SPARSE: usize = 8;
 
 impl View {
     pub(super) fn new(store: &Store, stage: &str, version: Hash) -> Result<View, StoreError> {
-        let directory = Directory::read(&store.begin_read()?, stage, version)?;
+        let directory = store.reading(|transaction| Directory::read(transaction, stage, version))?;
         Ok(View { store: store.clone(), directory, state: Mutex::default() })
     }
 
@@ -160,11 +162,13 @@ impl View {
         if self.is_empty() || items.is_empty() {
             return Ok(vec![None; items.len()]);
         }
-        let mut lookup = Lookup::begin(self, items, inputs)?;
-        lookup.again()?;
-        lookup.near()?;
-        lookup.anywhere(moved && !keyed)?;
-        lookup.hits()
+        self.store.reading(|transaction| {
+            let mut lookup = Lookup::begin(self, transaction, items, inputs)?;
+            lookup.again()?;
+            lookup.near()?;
+            lookup.anywhere(moved && !keyed)?;
+            lookup.hits()
+        })
     }
 
     /// For each origin the input of its last outcome.
@@ -172,17 +176,19 @@ impl View {
         if self.is_empty() || origins.is_empty() {
             return Ok(vec![None; origins.len()]);
         }
-        let reader = Reader::new(self)?;
-        let mut state = self.state();
-        reader.index_all(&mut state)?;
-        let all = state.all.as_mut().expect("built above");
-        let spots: Vec<Option<Spot>> = origins.iter().map(|&origin| all.find_origin(origin)).collect();
-        let mut inputs = vec![None; origins.len()];
-        for (place, found) in by_place(&spots) {
-            let segment = reader.segment(&mut state, place)?;
-            found.iter().for_each(|&(i, at)| inputs[i as usize] = Some(segment.inputs[at as usize]));
-        }
-        Ok(inputs)
+        self.store.reading(|transaction| {
+            let reader = Reader::new(self, transaction)?;
+            let mut state = self.state();
+            reader.index_all(&mut state)?;
+            let all = state.all.as_mut().expect("built above");
+            let spots: Vec<Option<Spot>> = origins.iter().map(|&origin| all.find_origin(origin)).collect();
+            let mut inputs = vec![None; origins.len()];
+            for (place, found) in by_place(&spots) {
+                let segment = reader.segment(&mut state, place)?;
+                found.iter().for_each(|&(i, at)| inputs[i as usize] = Some(segment.inputs[at as usize]));
+            }
+            Ok(inputs)
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -199,9 +205,9 @@ impl Directory {
         };
         let Some(set) = versions.get((stage, version.0))?.map(|v| v.value().0) else { return Ok(directory) };
         for row in rows.range((set, 0)..=(set, u64::MAX))? {
-            let (first, last, items, failed, again, blob, _) = row?.1.value();
+            let (first, last, items, failed, again, blob, bytes) = row?.1.value();
             let place = directory.entries.len() as u32;
-            directory.entries.push(Entry { first, last, items, blob });
+            directory.entries.push(Entry { first, last, items, blob, bytes });
             directory.items += u64::from(items);
             directory.failed += u64::from(failed);
             if again {
@@ -238,15 +244,22 @@ struct Reader<'v> {
 }
 
 impl<'v> Reader<'v> {
-    fn new(view: &'v View) -> Result<Reader<'v>, StoreError> {
-        let transaction = view.store.begin_read()?;
-        let blobs = table(&transaction, SEGMENTS)?.ok_or_else(|| StoreError::damaged("segments", "its tables"))?;
+    fn new(view: &'v View, transaction: &ReadTransaction) -> Result<Reader<'v>, StoreError> {
+        let blobs = table(transaction, SEGMENTS)?.ok_or_else(|| StoreError::damaged("segments", "its tables"))?;
         Ok(Reader { directory: &view.directory, blobs })
     }
 
     fn decoded<T>(&self, place: u32, decode: impl Fn(&[u8]) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let blob = self.blobs.get(self.directory.entries[place as usize].blob)?;
-        decode(blob.ok_or_else(|| StoreError::Replaced("the state".into()))?.value())
+        let entry = &self.directory.entries[place as usize];
+        // Guarded by itself: indexes are built by many threads.
+        guard(|| {
+            let blob = self.blobs.get(entry.blob)?;
+            let blob = blob.as_ref().ok_or_else(|| StoreError::Replaced("the state".into()))?.value();
+            if blob.len() != entry.bytes as usize {
+                return Err(StoreError::damaged("a length", "the directory"));
+            }
+            decode(blob)
+        })
     }
 
     fn segment(&self, state: &mut State, place: u32) -> Result<Arc<Segment>, StoreError> {
@@ -296,10 +309,15 @@ struct Lookup<'v> {
 }
 
 impl<'v> Lookup<'v> {
-    fn begin(view: &'v View, items: &'v Items, inputs: &'v [Hash]) -> Result<Lookup<'v>, StoreError> {
+    fn begin(
+        view: &'v View,
+        transaction: &ReadTransaction,
+        items: &'v Items,
+        inputs: &'v [Hash],
+    ) -> Result<Lookup<'v>, StoreError> {
         assert_eq!(items.len(), inputs.len(), "an input for each item");
         Ok(Lookup {
-            reader: Reader::new(view)?,
+            reader: Reader::new(view, transaction)?,
             state: view.state(),
             items,
             inputs,
