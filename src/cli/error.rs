@@ -150,6 +150,16 @@ fn way_out(error: &EngineError) -> Option<&'static str> {
         EngineError::Store(StoreError::NetworkFileSystem { .. }) => {
             Some("choose a local folder with --state DIR, BPP_FLOW_STATE or `state:`; --state-on-network-fs insists")
         }
+        EngineError::Store(StoreError::Damaged { .. }) => {
+            Some("`bpp-flow store verify` says what is lost; `bpp-flow store verify --repair` keeps the rest")
+        }
+        EngineError::Store(StoreError::Io { source, .. }) => match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                Some("choose a state that can be written with --state DIR, BPP_FLOW_STATE or `state:`")
+            }
+            io::ErrorKind::IsADirectory => Some("move it away, or choose another state with --state DIR"),
+            _ => None,
+        },
         EngineError::Store(StoreError::Newer { .. }) => {
             Some("use a newer bpp-flow, or choose another state with --state DIR")
         }

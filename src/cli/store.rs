@@ -10,11 +10,12 @@ use super::later;
 use super::load::load;
 use super::terminal::Terminal;
 use crate::engine::api;
-use crate::report::json;
+use crate::report::{holdings, json, tell};
 
 const EXAMPLE: &str = "\
 Examples:
   bpp-flow store verify            read everything, say what is damaged
+  bpp-flow store verify --repair   keep all that is whole; `bpp-flow run` computes the rest
   bpp-flow store stats flow.yaml   what is kept of each stage, and its size";
 
 /// Looks after the stored results of a workflow
@@ -27,9 +28,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Reads all that is stored and says what cannot be read (exit code 1)
+    /// Reads all that is stored and says what is damaged (exit code 1)
     #[command(after_help = EXAMPLE)]
-    Verify(Which),
+    Verify(Verify),
     /// Counts what is stored of each stage and version
     #[command(after_help = EXAMPLE)]
     Stats(Which),
@@ -51,33 +52,52 @@ struct Which {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Verify {
+    #[command(flatten)]
+    which: Which,
+    /// Writes all that is whole into a new store; the damaged file is kept beside it
+    #[arg(long)]
+    repair: bool,
+}
+
 pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
-    let (which, verify) = match &args.action {
-        Action::Verify(which) => (which, true),
-        Action::Stats(which) => (which, false),
-        Action::Gc(_) => return later::refuse("store gc"),
-        Action::Dump(_) => return later::refuse("store dump"),
-        Action::Restore(_) => return later::refuse("store restore"),
-    };
-    let loaded = load(which.file.as_deref(), globals, terminal)?;
-    let found = api::inspect(&loaded.flow, verify)?;
-    let mut out = io::stdout().lock();
-    if which.json {
-        json::print(&mut out, &serde_json::to_value(&found).unwrap_or_default())?;
-    } else {
-        for stage in found.stages.iter().filter(|s| verify || s.segments > 0) {
-            let version = &stage.version[..8];
-            writeln!(
-                out,
-                "{} {version}: {} items, {} failed, {} segments, {} bytes",
-                stage.stage, stage.items, stage.failed, stage.segments, stage.bytes
-            )?;
-        }
-        writeln!(out, "sources: {} batches, {} bytes", found.roster_batches, found.roster_bytes)?;
-        found.damaged.iter().try_for_each(|what| writeln!(out, "damaged: {what}"))?;
-        if verify && found.damaged.is_empty() {
-            writeln!(out, "everything can be read")?;
-        }
+    match &args.action {
+        Action::Verify(args) => verify(args, globals, terminal),
+        Action::Stats(which) => stats(which, globals, terminal),
+        Action::Gc(_) => later::refuse("store gc"),
+        Action::Dump(_) => later::refuse("store dump"),
+        Action::Restore(_) => later::refuse("store restore"),
     }
-    Ok(if found.damaged.is_empty() { Exit::Success } else { Exit::Failed })
+}
+
+fn verify(args: &Verify, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
+    let loaded = load(args.which.file.as_deref(), globals, terminal)?;
+    if args.repair {
+        let repaired = api::repair(&loaded.flow)?;
+        print(args.which.json, &repaired, &holdings::repaired(&repaired))?;
+        if repaired.set_aside.is_some() {
+            tell("hint: `bpp-flow run` computes what is lost\n");
+        }
+        return Ok(Exit::Success);
+    }
+    let found = api::inspect(&loaded.flow, true)?;
+    print(args.which.json, &found, &holdings::verified(&found))?;
+    if found.damaged.is_empty() {
+        return Ok(Exit::Success);
+    }
+    tell("hint: `bpp-flow store verify --repair` keeps all that is whole\n");
+    Ok(Exit::Failed)
+}
+
+fn stats(which: &Which, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
+    let loaded = load(which.file.as_deref(), globals, terminal)?;
+    let found = api::inspect(&loaded.flow, false)?;
+    print(which.json, &found, &holdings::held(&found, false))?;
+    Ok(Exit::Success)
+}
+
+fn print(as_json: bool, found: &impl serde::Serialize, text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if as_json { json::print(&mut out, found) } else { out.write_all(text.as_bytes()) }
 }

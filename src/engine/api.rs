@@ -8,7 +8,7 @@ use crate::spec::model::{Backend, Workflow};
 
 pub use super::EngineError;
 pub use super::explain::plan;
-pub use super::look::{Rows, errors, failure_of, inspect, remove_run, results, runs, status};
+pub use super::look::{Rows, errors, failure_of, inspect, remove_run, repair, results, runs, status};
 pub use super::outputs::check;
 pub use super::resolve::{Retry, USAGE_COLUMNS};
 pub use super::run::{environments_secrets, run, secrets};

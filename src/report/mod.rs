@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod errors;
 pub mod grid;
+pub mod holdings;
 pub mod json;
 pub mod meter;
 pub mod phrase;

@@ -28,7 +28,7 @@ use super::error::StoreError;
 use super::guard::guard;
 use super::lock::RunLock;
 use super::overlay::Overlay;
-use super::pages::{Found, Pages};
+use super::pages::Pages;
 
 /// The format that this program writes; it reads this one and all before it.
 pub(super) const FORMAT: u64 = 2;
@@ -39,8 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What is stored of a segment beside its blob: first row, last row, items, failed, again, blob id, bytes.
 pub(super) type DirectoryRow = (u64, u64, u32, u32, bool, u64, u32);
 
-const FACTS_NAME: &str = "facts";
-pub(super) const FACTS: TableDefinition<&str, u64> = TableDefinition::new(FACTS_NAME);
+pub(super) const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
 pub(super) const NOTES: TableDefinition<&str, &str> = TableDefinition::new("notes");
 pub(super) const VERSIONS: TableDefinition<(&str, [u8; 16]), (u32, &str)> = TableDefinition::new("versions");
 pub(super) const SEQUENCES: TableDefinition<&str, u64> = TableDefinition::new("sequences");
@@ -130,6 +129,11 @@ impl Handle {
     fn private(dir: &Path, path: &Path) -> Result<Handle, StoreError> {
         let lock = RunLock::share(dir)?;
         admit(&Pages::open(path)?)?;
+        Handle::in_memory(path, lock)
+    }
+
+    /// Opens the file as a run would, but changes it in memory only. Nobody writes it meanwhile.
+    pub fn in_memory(path: &Path, lock: Option<RunLock>) -> Result<Handle, StoreError> {
         let file = File::open(path).and_then(Overlay::new).map_err(StoreError::io("open", path))?;
         let mut builder = builder();
         builder.set_concurrency_mode(ConcurrencyMode::ExclusiveWriter);
@@ -198,17 +202,7 @@ pub(super) fn admit(pages: &Pages) -> Result<(), StoreError> {
 }
 
 pub(super) fn check_format(pages: &Pages) -> Result<(), StoreError> {
-    let mut format = None;
-    for (name, tree) in pages.tables() {
-        let (FACTS_NAME, Ok(tree)) = (name.as_str(), tree) else { continue };
-        pages.walk(&tree, &mut |found| match found {
-            Found::Entry { key, value, sound: true, .. } if key == FORMAT_FACT.as_bytes() => {
-                format = value.try_into().ok()
-            }
-            _ => {}
-        });
-    }
-    match format.map(u64::from_le_bytes) {
+    match pages.fact(FORMAT_FACT) {
         Some(found) if found > FORMAT => Err(StoreError::Newer { found, known: FORMAT }),
         _ => Ok(()),
     }

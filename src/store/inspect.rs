@@ -4,7 +4,6 @@ use std::path::Path;
 
 use redb::{ReadTransaction, ReadableTable};
 
-use super::backend::is_blank;
 use super::db::{BATCHES, DIRECTORY, DirectoryRow, Handle, VERSIONS, table};
 use super::guard::guard;
 use super::lock::RunLock;
@@ -70,7 +69,7 @@ impl Store {
             Err(StoreError::Io { .. }) => RunLock::share(dir)?,
             taken => Some(taken?),
         };
-        survey(&path)
+        Ok(Survey::of(&path)?.map(|(survey, _)| survey.inspection()))
     }
 }
 
@@ -79,16 +78,8 @@ fn verify_beside(dir: &Path, path: &Path) -> Result<Option<Inspection>, StoreErr
     let Some(handle) = Handle::read(dir, path).map_err(|error| error.of(path))? else { return Ok(None) };
     guard(|| {
         let _still = handle.begin_read()?;
-        survey(path)
+        Ok(Some(Survey::take(Some(&Pages::open(path)?))?.inspection()))
     })
-}
-
-fn survey(path: &Path) -> Result<Option<Inspection>, StoreError> {
-    if is_blank(path)? {
-        return Ok(None);
-    }
-    let pages = Pages::find(path)?;
-    Ok(Some(Survey::take(pages.as_ref())?.inspection()))
 }
 
 fn stats(transaction: &ReadTransaction) -> Result<Inspection, StoreError> {

@@ -21,10 +21,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use redb::StorageBackend;
 use redb::backends::FileBackend;
+use redb::{StorageBackend, TableHandle};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::db::{FACTS, NEXT_ID_FACT};
 use super::error::StoreError;
 
 const PAGE: u64 = 4096;
@@ -131,7 +132,8 @@ impl Pages {
             entries: 0,
             widths: NAMES,
         });
-        let aged: Vec<(u64, Tree)> = roots.filter_map(|root| Some((pages.age(&root)?, root))).collect();
+        let aged: Vec<(u64, Tree)> =
+            roots.filter_map(|root| Some((pages.fact_below(&root, NEXT_ID_FACT)?, root))).collect();
         let last = aged.iter().map(|(age, _)| *age).max();
         let latest = aged.into_iter().filter(|(age, _)| Some(*age) == last).map(|(_, root)| root);
         pages.data = latest.max_by_key(|root| pages.whole_tables(root));
@@ -145,31 +147,35 @@ impl Pages {
         (whole.len(), whole.iter().sum())
     }
 
-    /// How late the tables below a page were written, if it is the root of our tables.
-    fn age(&self, root: &Tree) -> Option<u64> {
-        let tables = self.list(Some(root));
-        let (_, facts) = tables.into_iter().find(|(name, _)| name == "facts")?;
-        let mut age = None;
-        self.walk(&facts.ok()?, &mut |found| match found {
-            Found::Entry { key: b"next id", value, sound: true, .. } => {
-                age = value.try_into().ok().map(u64::from_le_bytes)
+    /// A number of our table of facts.
+    pub fn fact(&self, name: &str) -> Option<u64> {
+        self.fact_below(self.data.as_ref()?, name)
+    }
+
+    /// The same, if these are our tables.
+    fn fact_below(&self, tables: &Tree, name: &str) -> Option<u64> {
+        let facts = self.list(Some(tables)).into_iter().find(|(table, _)| table == FACTS.name())?;
+        let mut fact = None;
+        self.walk(&facts.1.ok()?, &mut |found| {
+            if let Found::Entry { key, value, sound: true, .. } = found
+                && key == name.as_bytes()
+            {
+                fact = value.try_into().ok().map(u64::from_le_bytes);
             }
-            _ => {}
         });
-        age
+        fact
     }
 
     /// Takes the slot that redb would take, else the other one.
     fn choose(&mut self, head: &[u8]) -> Result<(), StoreError> {
         let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+        let closed = head[MAGIC.len()] & UNCLEAN == 0;
+        let listed = (u64::from(number(24)) << 20) + u64::from(number(28));
         self.header = if &head[..MAGIC.len()] != MAGIC {
             Some("its first bytes")
         } else if GEOMETRY != [number(12), number(16), number(20)] {
             Some("its geometry")
-        } else if head[MAGIC.len()] & UNCLEAN == 0
-            && self.length < PAGE * (1 + number(28) as u64 + (u64::from(number(24)) << 20))
-            || !self.length.is_multiple_of(PAGE)
-        {
+        } else if !self.length.is_multiple_of(PAGE) || closed && (listed == 0 || self.length < PAGE * (1 + listed)) {
             Some("its length")
         } else {
             None

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use redb::ReadableTable;
 
-use super::backend::is_blank;
 use super::commit::Tables;
 use super::db::{Handle, NEXT_ID_FACT};
 use super::error::StoreError;
@@ -33,11 +32,7 @@ impl Store {
             return Ok(None);
         }
         let _lock = RunLock::take(dir, options.command)?;
-        if is_blank(&path)? {
-            return Ok(None);
-        }
-        let pages = Pages::find(&path)?;
-        let survey = Survey::take(pages.as_ref())?;
+        let Some((survey, pages)) = Survey::of(&path)? else { return Ok(None) };
         let kept = survey.inspection();
         if kept.damaged.is_empty() {
             return Ok(Some(Repaired { kept, set_aside: None }));

@@ -4,14 +4,16 @@
 //! entry of a table counts if its page has the right checksum; a blob, if its own sums are right.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use redb::{Key, TableDefinition, TableHandle, Value};
 
+use super::backend::is_blank;
 use super::codec::{decode_roster, decode_segment};
 use super::commit::garbage;
 use super::db::{
-    BATCH_DIGESTS, BATCHES, DIRECTORY, DirectoryRow, FACTS, GARBAGE, LISTS, NOTES, ROSTERS, SEGMENTS, SEQUENCES,
-    VERSIONS, check_format,
+    BATCH_DIGESTS, BATCHES, DIRECTORY, DirectoryRow, FACTS, GARBAGE, Handle, LISTS, NOTES, ROSTERS, SEGMENTS,
+    SEQUENCES, VERSIONS, check_format,
 };
 use super::error::StoreError;
 use super::guard::guard;
@@ -49,7 +51,27 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Looks through a file that nobody changes meanwhile; `None`: no table could be found in it.
+    /// Looks through the file at `path`, which nobody changes meanwhile, and gives its pages, if there are any;
+    /// `None`: nothing was ever written.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a later bpp-flow wrote it.
+    pub fn of(path: &Path) -> Result<Option<(Survey, Option<Pages>)>, StoreError> {
+        if is_blank(path)? {
+            return Ok(None);
+        }
+        let pages = Pages::find(path)?;
+        let mut survey = Survey::take(pages.as_ref())?;
+        // What redb finds wrong besides.
+        if survey.damaged.is_empty()
+            && let Err(error) = Handle::in_memory(path, None)
+        {
+            survey.damaged.push(format!("{error}; nothing is lost by it"));
+        }
+        Ok(Some((survey, pages)))
+    }
+
+    /// Looks through a file whose pages nobody changes meanwhile; `None`: no table could be found in it.
     ///
     /// # Errors
     /// When a later bpp-flow wrote it.
