@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use redb::{BackendError, StorageBackend};
 
 use super::error::StoreError;
-use super::pages::Pages;
+use super::pages::{MAGIC, Pages};
 
 /// How many more syncs reach the disk.
 #[derive(Debug, Clone)]
@@ -59,16 +59,17 @@ impl<F: StorageBackend> Backend<F> {
     }
 }
 
-/// Whether nothing was ever committed to the file: it is empty, or its first block was never written, nor any table.
+/// Whether nothing was ever committed to the file: it is empty, or its magic number, which redb writes last, is
+/// missing, and so is any table.
 pub(super) fn is_blank(path: &Path) -> Result<bool, StoreError> {
     let mut head = Vec::new();
     let read = match File::open(path) {
-        Ok(file) => file.take(16).read_to_end(&mut head),
+        Ok(file) => file.take(MAGIC.len() as u64).read_to_end(&mut head),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => Err(error),
     };
     read.map_err(StoreError::io("read", path))?;
-    Ok(head.iter().all(|&b| b == 0) && Pages::find(path)?.is_none())
+    Ok(head.iter().all(|&b| b == 0) && Pages::find(path)?.is_none_or(|pages| pages.tables().is_empty()))
 }
 
 impl<F: StorageBackend> StorageBackend for Backend<F> {

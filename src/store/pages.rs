@@ -29,7 +29,7 @@ use super::db::{FACTS, NEXT_ID_FACT};
 use super::error::StoreError;
 
 const PAGE: u64 = 4096;
-const MAGIC: &[u8] = b"redb\x1a\n\xa9\r\n";
+pub(super) const MAGIC: &[u8] = b"redb\x1a\n\xa9\r\n";
 /// Page size, pages of a region's head, pages of a region: the same in every file of ours.
 const GEOMETRY: [u32; 3] = [PAGE as u32, 0, 1 << 20];
 const SECOND_IS_PRIMARY: u8 = 1;

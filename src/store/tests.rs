@@ -536,5 +536,6 @@ fn tidy_keeps_what_flat_map_gave() {
 }
 
 mod damage;
+mod faults;
 mod old;
 mod processes;
