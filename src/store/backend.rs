@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use redb::{BackendError, StorageBackend};
 
 use super::error::StoreError;
-use super::pages::{MAGIC, Pages};
+use super::pages::Pages;
 
 /// How many more syncs reach the disk.
 #[derive(Debug, Clone)]
@@ -59,17 +59,18 @@ impl<F: StorageBackend> Backend<F> {
     }
 }
 
-/// Whether nothing was ever committed to the file: it is empty, or its magic number, which redb writes last, is
-/// missing, and so is any table.
+/// Whether nothing was ever committed to the file, or its first block was never written and there is nothing else.
 pub(super) fn is_blank(path: &Path) -> Result<bool, StoreError> {
+    if !path.try_exists().map_err(StoreError::io("read", path))? {
+        return Ok(true);
+    }
+    if let Some(pages) = Pages::find(path)? {
+        return Ok(pages.untouched);
+    }
     let mut head = Vec::new();
-    let read = match File::open(path) {
-        Ok(file) => file.take(MAGIC.len() as u64).read_to_end(&mut head),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => Err(error),
-    };
+    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
     read.map_err(StoreError::io("read", path))?;
-    Ok(head.iter().all(|&b| b == 0) && Pages::find(path)?.is_none_or(|pages| pages.tables().is_empty()))
+    Ok(head.iter().all(|&b| b == 0))
 }
 
 impl<F: StorageBackend> StorageBackend for Backend<F> {

@@ -102,8 +102,9 @@ impl Handle {
             if is_blank(path)? {
                 return Ok(None);
             }
-            match guard(|| Ok(builder().open_read_only(path)?)) {
-                Ok(database) => return Handle::follow(database, path).map(Some),
+            let opened = guard(|| Ok(builder().open_read_only(path)?));
+            match opened.and_then(|database| Handle::follow(database, path)) {
+                Ok(handle) => return Ok(Some(handle)),
                 Err(StoreError::File(error)) if matches!(*error, redb::Error::RepairAborted) => {}
                 // The pages know better why.
                 Err(error) => return Pages::open(path).and_then(|pages| admit(&pages)).and(Err(error)),

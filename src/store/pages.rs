@@ -29,7 +29,7 @@ use super::db::{FACTS, NEXT_ID_FACT};
 use super::error::StoreError;
 
 const PAGE: u64 = 4096;
-pub(super) const MAGIC: &[u8] = b"redb\x1a\n\xa9\r\n";
+const MAGIC: &[u8] = b"redb\x1a\n\xa9\r\n";
 /// Page size, pages of a region's head, pages of a region: the same in every file of ours.
 const GEOMETRY: [u32; 3] = [PAGE as u32, 0, 1 << 20];
 const SECOND_IS_PRIMARY: u8 = 1;
@@ -47,6 +47,8 @@ pub(super) struct Pages {
     length: u64,
     data: Option<Tree>,
     system: Option<Tree>,
+    /// Nothing was ever committed.
+    pub untouched: bool,
     /// What is wrong with the header, if the state below it could still be found.
     pub header: Option<&'static str>,
 }
@@ -104,9 +106,10 @@ impl Pages {
     /// What a backend holds. Reads the header.
     pub fn of(file: Box<dyn StorageBackend>) -> Result<Pages, StoreError> {
         let length = file.len().map_err(redb::StorageError::from)?;
-        let mut pages = Pages { file, length, data: None, system: None, header: None };
+        let mut pages = Pages { file, length, data: None, system: None, untouched: false, header: None };
         for looks in 1.. {
-            let head = pages.read(0, PAGE).ok_or_else(|| StoreError::damaged("a length", "its head"))?;
+            let mut head = pages.read(0, length.min(PAGE)).ok_or_else(|| StoreError::damaged("a block", "its head"))?;
+            head.resize(PAGE as usize, 0);
             let found = pages.choose(&head);
             if looks == LOOKS || found.is_ok() && pages.header.is_none() {
                 found?;
@@ -126,7 +129,7 @@ impl Pages {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
         let file = Box::new(FileBackend::new(file)?);
         let length = file.len().map_err(redb::StorageError::from)?;
-        let mut pages = Pages { file, length, data: None, system: None, header: Some("its commits") };
+        let mut pages = Pages { file, length, data: None, system: None, untouched: false, header: Some("its commits") };
         let roots = (0..(length / PAGE).min(1 << 20)).map(|page| Tree {
             root: Link { page, checksum: None },
             entries: 0,
@@ -181,14 +184,15 @@ impl Pages {
             None
         };
         let primary = usize::from(head[MAGIC.len()] & SECOND_IS_PRIMARY);
-        for slot in [primary, primary ^ 1] {
-            if let Some((data, system)) = read_slot(&head[SLOTS[slot]..][..SLOT]) {
-                (self.data, self.system) = (data, system);
-                return Ok(());
-            }
+        let slots = [primary, primary ^ 1].map(|slot| read_slot(&head[SLOTS[slot]..][..SLOT]));
+        self.untouched = slots.iter().all(|slot| matches!(slot, Some((None, None))));
+        let [first, second] = slots;
+        if first.is_none() {
             self.header = Some("its last commit");
         }
-        Err(StoreError::damaged("its commits", "its head"))
+        let chosen = first.or(second).ok_or_else(|| StoreError::damaged("its commits", "its head"))?;
+        (self.data, self.system) = chosen;
+        Ok(())
     }
 
     /// That redb can be let loose on the file: all of it is whole but perhaps the values of the tables in `apart`.

@@ -7,7 +7,7 @@
 //! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
 //! - `limits`, `suspects`: memory, workers that are recycled, items that take bpp-flow down.
 //! - `security`: secrets, shells, paths and permissions.
-//! - `signals`, `locking`, `disk`: ends of all sorts. (Faults are injected in `tests/faults`.)
+//! - `signals`, `locking`, `disk`, `damage`: ends of all sorts. (Faults are injected in `tests/faults`.)
 //! - `inspecting`: `status`, `errors`, `results`, `runs`, `check`, `init`, `schema`, `completions`.
 //! - `property`: random workflows over random tables against a naive oracle (`py/oracle.py`).
 //!
@@ -24,6 +24,7 @@ mod awkward;
 mod broken;
 mod calls;
 mod commands;
+mod damage;
 mod disk;
 mod failures;
 mod inspecting;

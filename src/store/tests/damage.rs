@@ -41,8 +41,8 @@ fn build(dir: &Path) {
     writes.push(roster_end(batches.len() as u64));
     store.commit(&writes).unwrap();
     store.commit(&(0..NOTES).map(note).collect::<Vec<_>>()).unwrap();
-    for n in 0..LARGE / 500 {
-        store.commit(&[large(n * 500..(n + 1) * 500)]).unwrap();
+    for n in 0..LARGE / 1000 {
+        store.commit(&[large(n * 1000..(n + 1) * 1000)]).unwrap();
     }
     for n in 0..20 {
         store.commit(&[put(&segment_of(n * 5..(n + 1) * 5), false)]).unwrap();
@@ -208,7 +208,7 @@ fn try_one(whole: &[u8], seed: u64) -> Outcomes {
     let verified = Store::verify(dir.path(), &OpenOptions::default()).unwrap();
     assert!(std::fs::read(&path).unwrap() == bytes, "{what}: verifying changed the file");
     let Some(verified) = verified else {
-        assert!(bytes.iter().take(9).all(|&b| b == 0), "{what}: taken for blank");
+        assert!(bytes.iter().take(16).all(|&b| b == 0), "{what}: taken for blank");
         return Outcomes { files: 1, refused: 1, ..Outcomes::default() };
     };
     let sound = verified.damaged.is_empty();
@@ -248,11 +248,11 @@ fn try_one(whole: &[u8], seed: u64) -> Outcomes {
     Outcomes { files: 1, unharmed: u32::from(sound), refused, repaired: u32::from(!sound) }
 }
 
-/// `BPP_TEST_DAMAGES` files (default 150) from `BPP_TEST_SEED` on.
+/// `BPP_TEST_DAMAGES` files (default 100) from `BPP_TEST_SEED` on.
 #[test]
 fn damaged_files_give_right_data_or_a_clear_error() {
     let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let (first, files) = (number("BPP_TEST_SEED", 0), number("BPP_TEST_DAMAGES", 150));
+    let (first, files) = (number("BPP_TEST_SEED", 0), number("BPP_TEST_DAMAGES", 100));
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
     let whole: Arc<[u8]> = std::fs::read(dir.path().join(FILE)).unwrap().into();
@@ -295,7 +295,7 @@ fn what_is_lost_is_told_in_words_and_the_rest_is_kept() {
     let path = dir.path().join(FILE);
     let mut bytes = std::fs::read(&path).unwrap();
     // One byte in a large segment, one in a batch of source rows.
-    let segment = segment_of(500..1000).encode().bytes;
+    let segment = segment_of(1000..2000).encode().bytes;
     let batch = crate::store::codec::encode_roster(&roster_batch(30..40, 0));
     for blob in [segment, batch] {
         let at = bytes.windows(blob.len()).position(|window| window == blob).expect("it is stored as it is");
@@ -305,7 +305,7 @@ fn what_is_lost_is_told_in_words_and_the_rest_is_kept() {
     let version = &Hash(VERSION.0).to_string()[..8];
     let words = [
         format!(
-            "stage t (version {version}): 500 of 3000 outcomes are lost, among them those of source rows 500 to 999"
+            "stage t (version {version}): 1000 of 3000 outcomes are lost, among them those of source rows 1000 to 1999"
         ),
         "source in: 11 of 220 rows are lost, among them rows 33 to 43".to_string(),
     ];
@@ -316,7 +316,7 @@ fn what_is_lost_is_told_in_words_and_the_rest_is_kept() {
     let repaired = Store::repair(dir.path(), &OpenOptions::default()).unwrap().unwrap();
     assert_eq!(repaired.set_aside, Some(dir.path().join("store.redb.damaged-1")));
     let store = open(dir.path());
-    assert_eq!(look(&store).unwrap(), Seen { large: LARGE - 500, rows: ROWS - 10, ..ALL });
+    assert_eq!(look(&store).unwrap(), Seen { large: LARGE - 1000, rows: ROWS - 10, ..ALL });
     assert!(!store.roster("in").unwrap().unwrap().info().complete, "it is read again");
     drop(store);
     let nothing = Store::repair(dir.path(), &OpenOptions::default()).unwrap().unwrap();

@@ -257,7 +257,7 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-/// `BPP_TEST_CRASHES` crash points (default 300).
+/// `BPP_TEST_CRASHES` crash points (default 200).
 #[test]
 fn power_goes_at_any_moment() {
     let disk = Disk::new(Fault::Nothing);
@@ -265,7 +265,7 @@ fn power_goes_at_any_moment() {
     let events = disk.medium().events.clone();
     let dir = folder();
     let mut dice = Dice(number("BPP_TEST_SEED", 0) as u64);
-    let crashes = number("BPP_TEST_CRASHES", 300);
+    let crashes = number("BPP_TEST_CRASHES", 200);
     for crash in 0..crashes {
         let at = (crash * 7919 + dice.roll(3)) % (events.len() + 1);
         let bytes = image(&events[..at], &mut dice);
