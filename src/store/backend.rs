@@ -59,7 +59,8 @@ impl<F: StorageBackend> Backend<F> {
     }
 }
 
-/// Whether nothing was ever committed to the file, or its first block was never written and there is nothing else.
+/// Whether nothing was ever committed to the file, or its magic number, which redb writes last, is missing, and there
+/// is no table.
 pub(super) fn is_blank(path: &Path) -> Result<bool, StoreError> {
     if !path.try_exists().map_err(StoreError::io("read", path))? {
         return Ok(true);
@@ -68,7 +69,7 @@ pub(super) fn is_blank(path: &Path) -> Result<bool, StoreError> {
         return Ok(pages.untouched);
     }
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
+    let read = File::open(path).and_then(|file| file.take(9).read_to_end(&mut head));
     read.map_err(StoreError::io("read", path))?;
     Ok(head.iter().all(|&b| b == 0))
 }

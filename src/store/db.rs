@@ -34,7 +34,7 @@ use super::pages::Pages;
 pub(super) const FORMAT: u64 = 2;
 const CACHE: usize = 64 << 20;
 /// How long a reader waits for a run that is just repairing the file.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is stored of a segment beside its blob: first row, last row, items, failed, again, blob id, bytes.
 pub(super) type DirectoryRow = (u64, u64, u32, u32, bool, u64, u32);

@@ -185,8 +185,9 @@ impl Pages {
         };
         let primary = usize::from(head[MAGIC.len()] & SECOND_IS_PRIMARY);
         let slots = [primary, primary ^ 1].map(|slot| read_slot(&head[SLOTS[slot]..][..SLOT]));
-        self.untouched = slots.iter().all(|slot| matches!(slot, Some((None, None))));
         let [first, second] = slots;
+        // The other slot may hold what a first commit was about to be.
+        self.untouched = matches!(first, Some((None, None)));
         if first.is_none() {
             self.header = Some("its last commit");
         }

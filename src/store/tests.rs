@@ -148,7 +148,7 @@ fn a_file_that_was_never_synced_is_made_anew() {
 }
 
 #[test]
-fn a_newer_store_is_refused() {
+fn a_newer_store_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path())
         .transact(|tables| {
@@ -156,9 +156,18 @@ fn a_newer_store_is_refused() {
             Ok(())
         })
         .unwrap();
-    let newer = |e: StoreError| matches!(e, StoreError::Newer { found, known: db::FORMAT } if found == db::FORMAT + 1);
-    assert!(newer(Store::open(dir.path(), &OpenOptions::default()).unwrap_err()));
-    assert!(newer(Store::read(dir.path()).unwrap_err()));
+    let path = dir.path().join(FILE);
+    let bytes = std::fs::read(&path).unwrap();
+    let options = OpenOptions::default();
+    let errors = [
+        Store::open(dir.path(), &options).unwrap_err(),
+        Store::read(dir.path()).unwrap_err(),
+        Store::verify(dir.path(), &options).unwrap_err(),
+        Store::repair(dir.path(), &options).unwrap_err(),
+    ];
+    let newer = |e: &StoreError| matches!(e, StoreError::Newer { found, known } if *found == known + 1);
+    assert!(errors.iter().all(newer), "{errors:?}");
+    assert!(std::fs::read(&path).unwrap() == bytes);
 }
 
 #[test]

@@ -83,6 +83,84 @@ print(subprocess.run([os.environ["BPP"], "run"], preexec_fn=limit, restore_signa
     env.run(&["store", "verify"]).exits(0);
 }
 
+/// What a reader and a run do on a disk that was remounted read-only: after a good end, and after a `kill -9`.
+/// `$MOUNT` mounts a small disk on `disk`.
+const READ_ONLY: &str = r#"
+    mkdir -p disk
+    eval "$MOUNT" || exit 99
+    freeze() { for i in $(seq 200); do mount -o remount,ro disk && return; sleep 0.05; done; exit 98; }
+    "$BPP" run one.yaml --state disk/one 2> run.err; echo "run $?"
+    "$BPP" run two.yaml --state disk/two 2> killed.err & pid=$!
+    for i in $(seq 600); do test "$(grep -c . "$BPP_TEST_LOG/begun")" -ge 31 && break; sleep 0.05; done
+    kill -9 $pid; wait $pid 2> /dev/null
+    freeze
+    for flow in one two; do
+        "$BPP" status $flow.yaml --state disk/$flow > $flow.status 2>&1; echo "status $?"
+        # Two readers at once.
+        "$BPP" results work $flow.yaml --state disk/$flow --format jsonl > $flow.a 2> $flow.err & reader=$!
+        "$BPP" results work $flow.yaml --state disk/$flow --format jsonl > $flow.b 2>> $flow.err; echo "results $?"
+        wait $reader; echo "results $?"
+        cmp $flow.a $flow.b; wc -l < $flow.a
+        "$BPP" store verify $flow.yaml --state disk/$flow > $flow.verify 2>&1; echo "verify $?"
+        "$BPP" run $flow.yaml --state disk/$flow 2> $flow.run; echo "run $?"
+        "$BPP" store verify --repair $flow.yaml --state disk/$flow 2> $flow.repair; echo "repair $?"
+    done
+    mount -o remount,rw disk || exit 97
+    touch "$BPP_TEST_LOG/go"
+    "$BPP" run two.yaml --state disk/two 2> again.err; echo "again $?"
+    "$BPP" results work two.yaml --state disk/two --format jsonl | wc -l
+    ls disk/one disk/two
+    umount disk
+"#;
+
+fn read_only(mount: &str) {
+    let pipeline = |name: &str, rows: usize| {
+        format!(
+            "name: {name}\nsources: {{ n: {{ range: {{start: 0, stop: {rows}}} }} }}\nstages:\n  work: {{ map: n, python: \"f:work\", workers: 1, chunk_size: 1 }}\n"
+        )
+    };
+    let module = "import kit\n\ndef work(row):\n    kit.log('begun', row['value'])\n    if row['value'] >= 20:\n        kit.pass_gate('go')\n    return {'y': 1}\n";
+    let env = TestEnv::with("", module);
+    env.write("one.yaml", pipeline("one", 10));
+    env.write("two.yaml", pipeline("two", 40));
+    env.write("script.sh", format!("MOUNT='{mount}'\n{READ_ONLY}"));
+    let out = env.bash("unshare -m bash script.sh");
+    if out.code == Some(99) || out.stderr.contains("unshare") {
+        eprintln!("skipped: mounting needs privileges");
+        return;
+    }
+    let said = |name: &str| std::fs::read_to_string(env.path(name)).unwrap_or_default();
+    let files =
+        ["run.err", "killed.err", "one.err", "two.err", "one.run", "two.run", "two.status", "two.verify", "again.err"];
+    let told = files.iter().fold(out.all(), |told, name| format!("{told}\n--- {name}\n{}", said(name)));
+    assert_eq!(out.code, Some(0), "{told}");
+    let frozen = |rows: &str| {
+        let lines = ["status 0", "results 0", "results 0", rows, "verify 0", "run 1", "repair 1"];
+        lines.map(str::to_string).to_vec()
+    };
+    let lines: Vec<String> = out.stdout.lines().map(|line| line.trim().to_string()).collect();
+    assert_eq!(lines[0], "run 0", "{told}");
+    assert_eq!(lines[1..8], frozen("10"), "{told}");
+    assert_eq!(lines[8..15], frozen("20"), "{told}");
+    assert_eq!(lines[15..17], ["again 0", "40"], "{told}");
+    let left: std::collections::BTreeSet<&str> = lines[17..].iter().map(String::as_str).collect();
+    assert_eq!(left, ["", "disk/one:", "disk/two:", "lock", "store.redb"].into(), "{told}");
+    for name in ["one.run", "two.run", "two.repair"] {
+        assert!(said(name).contains("Read-only") && said(name).contains("--state DIR"), "{name}: {}", said(name));
+    }
+    assert!(!told.contains("panicked"), "{told}");
+}
+
+#[test]
+fn a_read_only_disk_in_memory() {
+    read_only("mount -t tmpfs -o size=64m none disk");
+}
+
+#[test]
+fn a_read_only_ext4() {
+    read_only("truncate -s 64M image && mkfs.ext4 -q image && mount -o loop image disk");
+}
+
 #[test]
 fn an_output_on_a_full_disk() {
     let env = TestEnv::with(

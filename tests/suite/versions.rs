@@ -303,3 +303,39 @@ fn a_new_stage_runs_alone() {
     assert_eq!(ran(&env), (0, 0));
     assert_eq!(ints(&env.column("third", "w")), [4, 7]);
 }
+
+#[test]
+fn a_store_of_a_later_version_is_refused_and_left_alone() {
+    let env = TestEnv::with(
+        "sources: { n: { range: {start: 0, stop: 5} } }\nstages:\n  work: { map: n, assign: { y: \"1\" } }\n",
+        "",
+    );
+    env.run(&["run"]).exits(0);
+    let store = env.path(".bpp-flow/pipeline/store.redb");
+    let database = redb::Database::open(&store).expect("a store");
+    let transaction = database.begin_write().expect("a transaction");
+    let facts = redb::TableDefinition::<&str, u64>::new("facts");
+    transaction.open_table(facts).expect("facts").insert("format", 1000).expect("insert");
+    transaction.commit().expect("commit");
+    drop(database);
+    let bytes = std::fs::read(&store).expect("a store");
+    let commands: [&[&str]; 11] = [
+        &["run"],
+        &["plan"],
+        &["status"],
+        &["results", "work"],
+        &["errors"],
+        &["runs"],
+        &["retry", "--failed"],
+        &["runs", "rm", "1"],
+        &["store", "stats"],
+        &["store", "verify"],
+        &["store", "verify", "--repair"],
+    ];
+    for command in commands {
+        let out = env.run(command);
+        assert!(matches!(out.code, Some(1)), "{command:?}: {}", out.all());
+        out.says(&["the store has format 1000", "newer bpp-flow"]);
+        assert!(std::fs::read(&store).expect("a store") == bytes, "{command:?} changed it");
+    }
+}
