@@ -153,16 +153,19 @@ fn way_out(error: &EngineError) -> Option<&'static str> {
         EngineError::Store(StoreError::Damaged { .. }) => {
             Some("`bpp-flow store verify` says what is lost; `bpp-flow store verify --repair` keeps the rest")
         }
-        EngineError::Store(StoreError::Io { source, .. }) => match source.kind() {
+        EngineError::Store(StoreError::Newer { .. }) => {
+            Some("use a newer bpp-flow, or choose another state with --state DIR")
+        }
+        EngineError::Store(error) => match error.io_kind()? {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Some("make room, then `bpp-flow run` goes on: nothing that was committed is lost")
+            }
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
                 Some("choose a state that can be written with --state DIR, BPP_FLOW_STATE or `state:`")
             }
             io::ErrorKind::IsADirectory => Some("move it away, or choose another state with --state DIR"),
             _ => None,
         },
-        EngineError::Store(StoreError::Newer { .. }) => {
-            Some("use a newer bpp-flow, or choose another state with --state DIR")
-        }
         _ => None,
     }
 }

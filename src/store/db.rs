@@ -105,7 +105,7 @@ impl Handle {
             let opened = guard(|| Ok(builder().open_read_only(path)?));
             match opened.and_then(|database| Handle::follow(database, path)) {
                 Ok(handle) => return Ok(Some(handle)),
-                Err(StoreError::File(error)) if matches!(*error, redb::Error::RepairAborted) => {}
+                Err(StoreError::File { source, .. }) if matches!(*source, redb::Error::RepairAborted) => {}
                 // The pages know better why.
                 Err(error) => return Pages::open(path).and_then(|pages| admit(&pages)).and(Err(error)),
             }

@@ -33,9 +33,12 @@ pub enum StoreError {
     #[error("cannot {what} {}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     /// The file could not be read or written.
-    #[error("the store's file could not be read or written")]
-    File(#[source] Box<redb::Error>),
+    #[error("cannot read or write {}", file.display())]
+    File { file: PathBuf, source: Box<redb::Error> },
 }
+
+/// A file that is not yet known by its name.
+const STORE: &str = "the store";
 
 impl StoreError {
     pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
@@ -44,15 +47,27 @@ impl StoreError {
     }
 
     pub(super) fn damaged(what: impl Into<String>, place: impl Into<String>) -> StoreError {
-        StoreError::Damaged { what: what.into(), place: place.into(), file: PathBuf::from("the store") }
+        StoreError::Damaged { what: what.into(), place: place.into(), file: PathBuf::from(STORE) }
     }
 
-    /// Says which file it is that is damaged.
+    /// Says which file it is about.
     pub(super) fn of(mut self, path: &Path) -> StoreError {
-        if let StoreError::Damaged { file, .. } = &mut self {
+        if let StoreError::Damaged { file, .. } | StoreError::File { file, .. } = &mut self {
             *file = path.to_path_buf();
         }
         self
+    }
+
+    /// What the system said, if it said no.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            StoreError::Io { source, .. } => Some(source.kind()),
+            StoreError::File { source, .. } => match &**source {
+                redb::Error::Io(error) => Some(error.kind()),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 
@@ -65,7 +80,7 @@ impl From<redb::Error> for StoreError {
             redb::Error::TableTypeMismatch { table, .. } => {
                 StoreError::damaged("a type", format!("the table of {table}"))
             }
-            other => StoreError::File(Box::new(other)),
+            other => StoreError::File { file: PathBuf::from(STORE), source: Box::new(other) },
         }
     }
 }

@@ -10,6 +10,9 @@
 //! What holds always: a commit that returned is on the disk, whatever ends the process; what a [`View`] or a
 //! [`Roster`] stands for stays readable until the next run begins; no read transaction outlives one call, so the
 //! file does not grow under a reader. See `db.rs` for the tables, `codec.rs` for the blobs.
+//!
+//! A damaged file is an error, never a panic: `pages.rs` verifies what redb trusts, `guard.rs` catches what it panics
+//! on; [`Store::verify`] says what is lost, [`Store::repair`] keeps the rest.
 
 mod backend;
 mod bytes;

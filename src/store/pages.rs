@@ -18,11 +18,11 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use redb::backends::FileBackend;
-use redb::{StorageBackend, TableHandle};
+use redb::TableHandle;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::db::{FACTS, NEXT_ID_FACT};
@@ -43,7 +43,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// A file of redb.
 pub(super) struct Pages {
-    file: Box<dyn StorageBackend>,
+    file: File,
     length: u64,
     data: Option<Tree>,
     system: Option<Tree>,
@@ -97,18 +97,12 @@ impl Pages {
     /// The file at `path`.
     ///
     /// # Errors
-    /// When no state can be found in it.
+    /// When no state can be found by its head.
     pub fn open(path: &Path) -> Result<Pages, StoreError> {
-        let file = File::open(path).map_err(StoreError::io("open", path))?;
-        Pages::of(Box::new(FileBackend::new(file)?))
-    }
-
-    /// What a backend holds. Reads the header.
-    pub fn of(file: Box<dyn StorageBackend>) -> Result<Pages, StoreError> {
-        let length = file.len().map_err(redb::StorageError::from)?;
-        let mut pages = Pages { file, length, data: None, system: None, untouched: false, header: None };
+        let mut pages = Pages::unread(path)?;
         for looks in 1.. {
-            let mut head = pages.read(0, length.min(PAGE)).ok_or_else(|| StoreError::damaged("a block", "its head"))?;
+            let head = pages.read(0, pages.length.min(PAGE));
+            let mut head = head.ok_or_else(|| StoreError::damaged("a block", "its head"))?;
             head.resize(PAGE as usize, 0);
             let found = pages.choose(&head);
             if looks == LOOKS || found.is_ok() && pages.header.is_none() {
@@ -120,17 +114,22 @@ impl Pages {
         Ok(pages)
     }
 
-    /// The file at `path`, or, if its head is lost, the latest tables that are found in it; `None`: there are none.
-    pub fn find(path: &Path) -> Result<Option<Pages>, StoreError> {
-        match Pages::open(path) {
-            Err(StoreError::Damaged { .. }) => {}
-            opened => return opened.map(Some),
-        }
+    fn unread(path: &Path) -> Result<Pages, StoreError> {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
-        let file = Box::new(FileBackend::new(file)?);
-        let length = file.len().map_err(redb::StorageError::from)?;
-        let mut pages = Pages { file, length, data: None, system: None, untouched: false, header: Some("its commits") };
-        let roots = (0..(length / PAGE).min(1 << 20)).map(|page| Tree {
+        let length = file.metadata().map_err(StoreError::io("read", path))?.len();
+        Ok(Pages { file, length, data: None, system: None, untouched: false, header: None })
+    }
+
+    /// The file at `path`, or, if its head or the root of its tables is lost, the latest tables that are found in it;
+    /// `None`: there are none.
+    pub fn find(path: &Path) -> Result<Option<Pages>, StoreError> {
+        let mut pages = match Pages::open(path) {
+            Ok(pages) if pages.tables().iter().all(|(_, tree)| tree.is_ok()) => return Ok(Some(pages)),
+            Ok(pages) => Pages { header: Some("the root of its tables"), ..pages },
+            Err(StoreError::Damaged { .. }) => Pages { header: Some("its commits"), ..Pages::unread(path)? },
+            Err(error) => return Err(error),
+        };
+        let roots = (0..(pages.length / PAGE).min(1 << 20)).map(|page| Tree {
             root: Link { page, checksum: None },
             entries: 0,
             widths: NAMES,
@@ -306,7 +305,7 @@ impl Pages {
             return None;
         }
         let mut read = vec![0; bytes as usize];
-        self.file.read(at, &mut read).ok()?;
+        self.file.read_exact_at(&mut read, at).ok()?;
         Some(read)
     }
 }

@@ -40,8 +40,8 @@ impl Store {
         let repaired = unfinished(dir);
         write(&repaired, &survey, pages.as_ref())?;
         let aside = free_name(dir);
-        // The damaged file has two names for a moment, and the workflow has a store at every moment.
-        fs::hard_link(&path, &aside).map_err(StoreError::io("link", &aside))?;
+        // The damaged file has two names for a moment, where that can be, so that there is a store at every moment.
+        fs::hard_link(&path, &aside).or_else(|_| fs::rename(&path, &aside)).map_err(StoreError::io("rename", &path))?;
         fs::rename(&repaired, &path).map_err(StoreError::io("rename", &repaired))?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", dir))?;
         Ok(Some(Repaired { kept, set_aside: Some(aside) }))

@@ -82,7 +82,7 @@ impl Survey {
             return Ok(survey);
         };
         check_format(pages)?;
-        survey.damaged.extend(pages.header.map(|what| format!("{what} in the head of the file")));
+        survey.damaged.extend(pages.header.map(|what| format!("{what}; what was committed last may be lost")));
         for (name, tree) in pages.tables() {
             match tree {
                 Ok(tree) => drop(survey.tables.insert(name, tree)),

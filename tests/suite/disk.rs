@@ -50,6 +50,7 @@ fn a_full_file_system() {
     let words = env.read("first.err").to_lowercase();
     assert!(words.contains("no space") || words.contains("disk is full") || words.contains("disk full"), "{told}");
     assert!(!words.contains("panicked"), "{told}");
+    assert!(words.contains("make room") && words.contains("store.redb"), "{told}");
     assert_eq!(lines[1], "results 0", "{told} {}", env.read("rows.err"));
     let kept: usize = lines[2].parse().expect("a count");
     assert!(kept > 0, "{told}");
