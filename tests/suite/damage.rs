@@ -65,11 +65,17 @@ fn a_damaged_segment_is_told_repaired_and_computed_again() {
     let results = env.run(&["results", "next", "--format", "jsonl"]).exits(1);
     results.says(&["store.redb is damaged", "store verify --repair"]);
     assert!(std::fs::read(store(&env)).expect("a store") == bytes, "nothing was changed");
+    // A run that needs what is damaged says so, and computes nothing again by itself.
+    let before = env.logged("work").len();
+    let more = PIPELINE.replace("ROWS", "20000") + "  more: { map: work, assign: { q: \"item.y\" } }\n";
+    env.write("pipeline.yaml", more);
+    env.run(&["run"]).exits(1).says(&["store.redb is damaged", "store verify --repair"]);
+    assert_eq!(env.logged("work").len(), before);
+    let bytes = std::fs::read(store(&env)).expect("a store");
 
     env.run(&["store", "verify", "--repair"]).exits(0).says(&["kept: work", "store.redb.damaged-1", "bpp-flow run"]);
     assert!(std::fs::read(state(&env).join("store.redb.damaged-1")).expect("kept") == bytes);
     env.run(&["store", "verify"]).exits(0).says(&["everything can be read"]);
-    let before = env.logged("work").len();
     env.run(&["run"]).exits(100);
     let repeated = env.logged("work").len() - before;
     assert!(repeated < 20_000, "what was whole is not computed again");
