@@ -65,13 +65,14 @@ pub(super) fn is_blank(path: &Path) -> Result<bool, StoreError> {
     if !path.try_exists().map_err(StoreError::io("read", path))? {
         return Ok(true);
     }
-    if let Some(pages) = Pages::find(path)? {
-        return Ok(pages.untouched);
+    match Pages::open(path) {
+        Err(StoreError::Damaged { .. }) => {}
+        opened => return Ok(opened?.untouched),
     }
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(9).read_to_end(&mut head));
     read.map_err(StoreError::io("read", path))?;
-    Ok(head.iter().all(|&b| b == 0))
+    Ok(head.iter().all(|&b| b == 0) && Pages::find(path)?.is_none())
 }
 
 impl<F: StorageBackend> StorageBackend for Backend<F> {

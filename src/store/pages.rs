@@ -104,6 +104,8 @@ impl Pages {
             let head = pages.read(0, pages.length.min(PAGE));
             let mut head = head.ok_or_else(|| StoreError::damaged("a block", "its head"))?;
             head.resize(PAGE as usize, 0);
+            // What the head speaks of was there when it was read; a run may make the file longer.
+            pages.length = length(&pages.file, path)?;
             let found = pages.choose(&head);
             if looks == LOOKS || found.is_ok() && pages.header.is_none() {
                 found?;
@@ -116,7 +118,7 @@ impl Pages {
 
     fn unread(path: &Path) -> Result<Pages, StoreError> {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
-        let length = file.metadata().map_err(StoreError::io("read", path))?.len();
+        let length = length(&file, path)?;
         Ok(Pages { file, length, data: None, system: None, untouched: false, header: None })
     }
 
@@ -308,6 +310,10 @@ impl Pages {
         self.file.read_exact_at(&mut read, at).ok()?;
         Some(read)
     }
+}
+
+fn length(file: &File, path: &Path) -> Result<u64, StoreError> {
+    Ok(file.metadata().map_err(StoreError::io("read", path))?.len())
 }
 
 const LEAF: u8 = 1;

@@ -43,7 +43,15 @@ fn put(segment: &Segment, again: bool) -> Write {
 }
 
 fn open(dir: &Path) -> Store {
+    settle(dir);
     Store::open(dir, &OpenOptions { command: "test", ..OpenOptions::default() }).unwrap()
+}
+
+/// Waits for nobody to hold the lock: a child that another test is starting has it until it is executed.
+fn settle(dir: &Path) {
+    while Store::owner(dir).is_some() {
+        std::thread::yield_now();
+    }
 }
 
 /// Which rows have an outcome, in a view of stage `s`.
@@ -130,10 +138,7 @@ fn a_second_run_is_refused_and_reads_go_on() {
     assert_eq!(stored(&reader, 0..4), [true; 4], "a reader follows");
     assert!(matches!(reader.commit(&[]), Err(StoreError::ReadOnly)));
     drop(store);
-    // A child that another test is starting may hold the lock until it is executed.
-    while Store::owner(dir.path()).is_some() {
-        std::thread::yield_now();
-    }
+    settle(dir.path());
 }
 
 #[test]

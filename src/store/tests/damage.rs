@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{VERSION, items_of, open, put, roster_batch, roster_end, roster_writes, segment_of, y_of};
+use super::{VERSION, items_of, open, put, roster_batch, roster_end, roster_writes, segment_of, settle, y_of};
 use crate::data::{Failure, FailureKind, Hash};
 use crate::store::{FILE, OpenOptions, Store, StoreError, Write};
 
@@ -205,6 +205,7 @@ fn try_one(whole: &[u8], seed: u64) -> Outcomes {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE);
     std::fs::write(&path, &bytes).unwrap();
+    settle(dir.path());
     let verified = Store::verify(dir.path(), &OpenOptions::default()).unwrap();
     assert!(std::fs::read(&path).unwrap() == bytes, "{what}: verifying changed the file");
     let Some(verified) = verified else {
@@ -213,6 +214,7 @@ fn try_one(whole: &[u8], seed: u64) -> Outcomes {
     };
     let sound = verified.damaged.is_empty();
     let read = Store::read(dir.path()).and_then(|store| look(&store.expect("not blank")));
+    settle(dir.path());
     let ran = Store::open(dir.path(), &OpenOptions::default()).and_then(|store| {
         store.commit(&[put(&segment_of(SMALL..SMALL + 3), false)])?;
         store.tidy()?;
@@ -228,6 +230,7 @@ fn try_one(whole: &[u8], seed: u64) -> Outcomes {
         }
     }
     std::fs::write(&path, &bytes).unwrap();
+    settle(dir.path());
     let repaired = Store::repair(dir.path(), &OpenOptions::default()).unwrap().expect("not blank");
     assert_eq!(repaired.kept, verified, "{what}: what is told is what is done");
     assert_eq!(repaired.set_aside.is_none(), sound, "{what}");
@@ -242,6 +245,7 @@ fn try_one(whole: &[u8], seed: u64) -> Outcomes {
     store.commit(&[put(&segment_of(0..SMALL - 5), true), failed(SMALL - 5..SMALL), large(0..LARGE)]).unwrap();
     assert_eq!(look(&store).unwrap(), Seen { small: SMALL, large: LARGE, ..seen }, "{what}");
     drop(store);
+    settle(dir.path());
     let again = Store::verify(dir.path(), &OpenOptions::default()).unwrap().unwrap();
     assert!(again.damaged.is_empty(), "{what}: {again:?}");
     let refused = u32::from(read.is_err() || ran.is_err());
@@ -309,16 +313,19 @@ fn what_is_lost_is_told_in_words_and_the_rest_is_kept() {
         ),
         "source in: 11 of 220 rows are lost, among them rows 33 to 43".to_string(),
     ];
+    settle(dir.path());
     let verified = Store::verify(dir.path(), &OpenOptions::default()).unwrap().unwrap();
     assert_eq!(verified.damaged, words);
     let error = look(&Store::read(dir.path()).unwrap().unwrap()).unwrap_err();
     assert!(error.to_string().contains("store.redb is damaged: "), "{error}");
+    settle(dir.path());
     let repaired = Store::repair(dir.path(), &OpenOptions::default()).unwrap().unwrap();
     assert_eq!(repaired.set_aside, Some(dir.path().join("store.redb.damaged-1")));
     let store = open(dir.path());
     assert_eq!(look(&store).unwrap(), Seen { large: LARGE - 1000, rows: ROWS - 10, ..ALL });
     assert!(!store.roster("in").unwrap().unwrap().info().complete, "it is read again");
     drop(store);
+    settle(dir.path());
     let nothing = Store::repair(dir.path(), &OpenOptions::default()).unwrap().unwrap();
     assert_eq!(nothing.set_aside, None);
 }
@@ -335,6 +342,7 @@ fn things_that_are_no_file_of_ours() {
             assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
         }
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "left as it was");
+        settle(dir.path());
         let repaired = Store::repair(dir.path(), &options).unwrap().unwrap();
         assert!(repaired.kept.stages.is_empty());
         assert_eq!(std::fs::read(repaired.set_aside.unwrap()).unwrap(), bytes);
@@ -358,6 +366,7 @@ fn without(block: impl Fn(&[u8]) -> usize) -> Seen {
     std::fs::write(&path, &bytes).unwrap();
     assert!(matches!(Store::open(dir.path(), &OpenOptions::default()), Err(StoreError::Damaged { .. })));
     assert!(std::fs::read(&path).unwrap() == bytes, "not taken for a new file");
+    settle(dir.path());
     Store::repair(dir.path(), &OpenOptions::default()).unwrap().unwrap();
     look(&open(dir.path())).unwrap()
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redb::StorageBackend;
 
 use super::damage::Dice;
-use super::{open, put, roster_batch, roster_end, roster_writes, segment_of, stored};
+use super::{open, put, roster_batch, roster_end, roster_writes, segment_of, settle, stored};
 use crate::store::db::Handle;
 use crate::store::{FILE, OpenOptions, Store, StoreError, Write};
 
@@ -245,10 +245,12 @@ fn holds(dir: &Path, bytes: &[u8], commits: u64, reader: bool, what: &str) {
             None => assert_eq!(commits, 0, "{what}"),
         }
     }
+    settle(dir);
     let store = Store::open(dir, &OpenOptions::default()).unwrap_or_else(|e| panic!("{what}: {e:?}"));
     all(&store);
     store.commit(&writes(commits)).unwrap_or_else(|e| panic!("{what}: {e:?}"));
     drop(store);
+    settle(dir);
     let verified = Store::verify(dir, &OpenOptions::default()).unwrap().unwrap();
     assert!(verified.damaged.is_empty(), "{what}: {verified:?}");
 }
