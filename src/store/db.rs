@@ -14,6 +14,7 @@
 //! garbage        (kind, id) → ()           goes with the next run's first commit; readers may still look at it
 //! ```
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -14,7 +14,7 @@
 //! Every test has a temporary folder and may run beside all others. Tests wait for events (a line in a log, a gate),
 //! never for time to pass, and none asserts on speed. Needs `python3` on the path, and no Python package.
 //!
-//! Variables: `BPP_TEST_CASES` (random workflows, default 6), `BPP_TEST_SEED` (the first of them),
+//! Variables: `BPP_TEST_CASES` (random workflows, damaged stores; default 6), `BPP_TEST_SEED` (the first of them),
 //! `BPP_TEST_BIN` (another binary), `BPP_TEST_KEEP` (keep the folder of a failing test).
 #![expect(clippy::disallowed_methods, reason = "the suite starts the program")]
 
