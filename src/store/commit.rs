@@ -19,7 +19,8 @@ use crate::data::Hash;
 /// Something to be written.
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// Begins a new pending roster; an older pending one of the source is dropped. Without it, batches go on with
+    /// Begins a new pending roster; an older pending one of the source is dropped. Where no roster was ever finished,
+    /// the older one is what readers see: it stays, and is replaced batch by batch. Without this, batches go on with
     /// the pending roster that is there.
     RosterBegin { source: String },
     /// The `n`th batch of the pending roster. A batch whose digest is known is shared, not written again.
@@ -162,6 +163,9 @@ impl<'t> Tables<'t> {
     fn roster_begin(&mut self, source: &str) -> Result<(), StoreError> {
         let mut rosters = self.rosters(source)?;
         if let Some(old) = rosters.pending {
+            if rosters.current.is_none() {
+                return Ok(());
+            }
             self.garbage.insert((garbage::LIST, old), ())?;
         }
         rosters.pending = Some(self.next_id()?);

@@ -309,7 +309,7 @@ fn a_roster_that_was_never_finished_gives_its_batches_to_the_next() {
     let store = open(dir.path());
     store.commit(&roster_writes(&[roster_batch(0..10, 0)])).unwrap();
     assert_eq!(blobs(&store), 2, "kept until the next run");
-    assert_eq!(store.roster("in").unwrap().unwrap().info().batches, 1);
+    assert_eq!(store.roster("in").unwrap().unwrap().info().batches, 2, "what was seen stays");
     // Batches go on with the pending roster.
     let go_on = Write::RosterBatch { source: "in".into(), n: 1, batch: roster_batch(10..20, 0) };
     store.commit(&[go_on, roster_end(2)]).unwrap();
@@ -553,3 +553,23 @@ mod damage;
 mod faults;
 mod old;
 mod processes;
+
+#[test]
+fn a_reading_that_never_came_to_its_end_stays_until_another_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let begin = || Write::RosterBegin { source: "in".into() };
+    let put = |n: u64, salt: u8| {
+        let batch = roster_batch(n * 10..(n + 1) * 10, salt);
+        Write::RosterBatch { source: "in".into(), n, batch }
+    };
+    store.commit(&[begin(), put(0, 0), put(1, 0), put(2, 0)]).unwrap();
+    store.commit(&[begin(), put(0, 7)]).unwrap();
+    let roster = store.roster("in").unwrap().unwrap();
+    assert_eq!((roster.info().complete, roster.info().batches), (false, 3), "a second reading was killed early");
+    assert_eq!(roster.digest(0).unwrap().unwrap(), roster_batch(0..10, 7).digest);
+    assert_eq!(roster.digest(2).unwrap().unwrap(), roster_batch(20..30, 0).digest);
+    store.commit(&[put(1, 7), roster_end(2)]).unwrap();
+    let roster = store.roster("in").unwrap().unwrap();
+    assert_eq!((roster.info().complete, roster.info().batches), (true, 2));
+}

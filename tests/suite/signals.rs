@@ -85,15 +85,15 @@ fn a_termination_has_a_deadline() {
 fn no_item_is_taken_up_after_a_time() {
     let env = gated("workers: 2, chunk_size: 10");
     env.open_gate("go");
-    env.run(&["run", "--limit", "600", "--stop-after", "1s"])
+    env.run(&["run", "--limit", "1000", "--stop-after", "3s"])
         .exits(1)
         .says(&["--stop-after: finishing", "run again to go on"]);
     let ended = env.logged("ended").len();
-    assert!((1..600).contains(&ended), "{ended}");
+    assert!((1..1000).contains(&ended), "{ended}");
     assert_eq!(env.logged("begun").len(), ended, "what was in hand finished");
     assert_eq!(env.rows("work").len(), ended);
-    env.run(&["run", "--limit", "600", "--stop-after", "1h30m"]).exits(0);
-    assert_eq!((env.logged("begun").len(), distinct(&env.logged("begun")).len()), (600, 600));
+    env.run(&["run", "--limit", "1000", "--stop-after", "1h30m"]).exits(0);
+    assert_eq!((env.logged("begun").len(), distinct(&env.logged("begun")).len()), (1000, 1000));
 }
 
 #[test]

@@ -53,9 +53,9 @@ impl Dispatcher<'_> {
         self.alone.is_some() || self.stages.iter().any(|run| !run.suspects.is_empty())
     }
 
-    /// Hands out the next suspect once nothing is in hand.
+    /// Hands out the next suspect once nothing is in hand, and all that ended before is durable.
     pub(super) fn run_suspects(&mut self) {
-        if self.outside_tasks > 0 {
+        if self.outside_tasks > 0 || self.stages.iter().any(|run| run.uncommitted > 0) {
             return;
         }
         let next = self.stages.iter_mut().enumerate().find_map(|(stage, run)| Some((stage, run.suspects.pop_front()?)));
