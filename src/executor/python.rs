@@ -247,7 +247,8 @@ impl Worker {
             while let Some((kind, payload)) = self.process.as_mut().and_then(|p| p.data.next_frame()) {
                 self.hear(kind, &payload)?;
             }
-            if let Some(process) = self.process.as_mut().filter(|p| p.data.ended()) {
+            // One that is being ended is silent for no reason of its own.
+            if let Some(process) = self.process.as_mut().filter(|p| p.data.ended() && !p.ending) {
                 process.silent.get_or_insert_with(Instant::now);
             }
             if once || !got {

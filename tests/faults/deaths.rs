@@ -237,3 +237,16 @@ fn a_paused_bpp_flow_goes_on() {
     run.wait().exits(0);
     assert_eq!(env.rows("work").len(), 300);
 }
+
+#[test]
+fn limits_that_all_items_exceed_do_not_break_the_stage() {
+    for settings in ["workers: 1", "workers: 1, chunk_size: 1", "backend: threads, workers: 2"] {
+        let env = flow(
+            6,
+            &format!("timeout: 100ms, {settings}"),
+            "def work(row):\n    if row['value'] > 0:\n        time.sleep(600)\n",
+        );
+        env.run(&["run"]).exits(100);
+        assert_eq!(env.failures_by_kind(), [("timeout".to_string(), 5)].into(), "{settings}");
+    }
+}
