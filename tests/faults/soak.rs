@@ -439,9 +439,6 @@ fn soak() {
             std::panic::resume_unwind(panic);
         }
         score.workflows += 1;
-        if setting("BPP_SOAK_DEBUG").is_some() {
-            eprintln!("{seed} {:?} runs {}", began.elapsed(), score.runs);
-        }
         if began.elapsed() >= limit {
             break;
         }
