@@ -5,7 +5,7 @@
 //! - `company`: items that change, close, print, fork or leave what they should not.
 //! - `soak`: random workflows ([`scenario`]) under a random [`killer`], checked after each resume against an oracle.
 //!
-//! Variables: `BPP_SOAK_SECONDS` (how long the soak goes on, default 25), `BPP_TEST_SEED` (its first workflow; default:
+//! Variables: `BPP_SOAK_SECONDS` (how long the soak goes on, default 20), `BPP_TEST_SEED` (its first workflow; default:
 //! another one each time), `BPP_TEST_KILLS` (kills of each kind in `kills`, default 3), and those of `tests/suite`, whose
 //! `env` is shared.
 #![expect(clippy::disallowed_methods, reason = "the suite starts the program")]

@@ -113,6 +113,17 @@ struct Trial<'a> {
     ends: usize,
     seen: Vec<Seen>,
     events: usize,
+    /// What was done to each run, for whoever has to find out why a trial failed.
+    story: Vec<String>,
+    began: Instant,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.story.join("\n"));
+        }
+    }
 }
 
 impl Trial<'_> {
@@ -121,7 +132,18 @@ impl Trial<'_> {
         let env = TestEnv::with(&scenario.yaml(), "");
         scenario.files().iter().for_each(|(name, text)| env.write(name, text));
         let seen = vec![Seen::default(); scenario.stages.len()];
-        Trial { env, scenario, random: Random(seed ^ 0xABCD), score, deadly: 0, ends: 0, seen, events: 0 }
+        Trial {
+            env,
+            scenario,
+            random: Random(seed ^ 0xABCD),
+            score,
+            deadly: 0,
+            ends: 0,
+            seen,
+            events: 0,
+            story: Vec::new(),
+            began: Instant::now(),
+        }
     }
 
     /// From the first run to the last check.
@@ -147,8 +169,9 @@ impl Trial<'_> {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut run = self.env.spawn(&args);
         self.score.runs += 1;
+        self.story.push(args.join(" "));
         let (hits, pause) = (self.random.below(9), self.random.pick(&[15, 60, 150, 400]));
-        let (mut signalled, before) = (false, self.deadly);
+        let (mut signalled, mut unkept, before) = (false, false, self.deadly);
         for _ in 0..hits {
             let end = Instant::now() + Duration::from_millis(1 + self.random.below(2 * pause));
             while !run.ended() && Instant::now() < end {
@@ -157,7 +180,8 @@ impl Trial<'_> {
             if run.ended() {
                 break;
             }
-            match self.hit(&run) {
+            match self.hit(&run, unkept) {
+                Some(Hit::KeeperKilled | Hit::KeeperAndWorkerKilled) => unkept = true,
                 Some(Hit::FlowKilled) => {
                     self.ends += 1;
                     return run.kill9();
@@ -210,12 +234,13 @@ impl Trial<'_> {
         args
     }
 
-    /// Kills or signals something; what, if it was there.
-    fn hit(&mut self, run: &Running) -> Option<Hit> {
+    /// Kills or signals something; what, if it was there. Where a keeper was killed, bpp-flow is not: of both at once no
+    /// promise is made.
+    fn hit(&mut self, run: &Running, unkept: bool) -> Option<Hit> {
         let family = killer::family(run);
         let below = if family.commands.is_empty() { Hit::WorkerKilled } else { Hit::CommandKilled };
         let hit = match self.random.below(20) {
-            0..=2 => Hit::FlowKilled,
+            0..=2 if !unkept => Hit::FlowKilled,
             3 => Hit::FlowInterrupted,
             4 => Hit::FlowTerminated,
             5 => Hit::FlowInterruptedTwice,
@@ -248,6 +273,7 @@ impl Trial<'_> {
             return None;
         }
         self.deadly += killed;
+        self.story.push(format!("{:?} {hit:?}", Instant::now().duration_since(self.began)));
         *self.score.hits.entry(hit).or_default() += 1;
         Some(hit)
     }
@@ -425,7 +451,7 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn soak() {
-    let limit = Duration::from_secs(setting("BPP_SOAK_SECONDS").unwrap_or(25));
+    let limit = Duration::from_secs(setting("BPP_SOAK_SECONDS").unwrap_or(20));
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let first = setting("BPP_TEST_SEED").unwrap_or(clock.as_secs() % 1_000_000 * 1000);
     let (began, pandas, mut score) = (Instant::now(), has_pandas(), Score::default());
