@@ -27,7 +27,7 @@ const fn fate(name: &'static str, kind: Option<&'static str>, script: &'static s
     Fate { name, kind, script }
 }
 
-const SLEEP: Fate = fate("sleep", Some("timeout"), "sleep 600");
+const SLEEP: Fate = fate("sleep", Some("timeout"), "exec sleep 600");
 const IN_PYTHON: [Fate; 12] = [
     fate("raise", Some("exception"), ""),
     fate("raise", Some("exception"), ""),
@@ -116,7 +116,7 @@ impl Stage {
 /// A workflow, made up.
 pub struct Scenario {
     pub stages: Vec<Stage>,
-    /// Whether keepers may be killed: then no item leaves a process in a session of its own.
+    /// Whether keepers may be killed: then no item leaves a process behind that only its keeper knows of.
     pub kills_keepers: bool,
     source: String,
     table: String,
@@ -296,7 +296,9 @@ fn fates(stage: &Stage, rows: &[Row], random: &mut Random, kills_keepers: bool) 
     for _ in 0..random.below((rows.len() as u64 / 20 + 2).min(most)) {
         let Some(row) = (!rows.is_empty()).then(|| &rows[random.below(rows.len() as u64) as usize]) else { break };
         let fate = random.pick(list);
-        if !(kills_keepers && fate.name == "daemon") {
+        let is_left_to_keeper =
+            fate.name == "daemon" || fate.name == "child" && matches!(stage.action, Action::Command | Action::Shell);
+        if !(kills_keepers && is_left_to_keeper) {
             fates.insert(known_by(stage, row), fate);
         }
     }
