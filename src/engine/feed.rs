@@ -28,7 +28,7 @@ pub struct SourceFeed {
     pub budget: Budget,
     pub inbox: Sender<Message>,
     pub writer: Sender<Entry>,
-    /// `--limit`: only the first rows. Such a reading leaves a complete roster as it is.
+    /// `--limit`: only the first rows. Such a reading leaves a complete roster, and a longer part of one, as it is.
     pub limit: Option<u64>,
     /// What must not be kept of rows that cannot be read.
     pub secrets: Arc<Secrets>,
@@ -52,7 +52,9 @@ impl SourceFeed {
             return self.read_roster(roster);
         }
         let known = roster.as_ref().map_or(0, |r| r.info().batches);
-        let keeps = self.limit.is_none() || known == 0;
+        // What a whole reading, or a longer part, has kept is not replaced by a part.
+        let shown = roster.as_ref().map_or(0, |r| if r.info().complete { u64::MAX } else { r.info().rows });
+        let keeps = self.limit.is_none_or(|limit| limit > shown);
         let mut reading = Reading::default();
         if keeps {
             self.write(Write::RosterBegin { source: self.source.name.clone() });

@@ -51,6 +51,16 @@ fn a_limit_takes_the_first_rows() {
 }
 
 #[test]
+fn a_larger_limit_shows_more_and_a_smaller_one_no_less() {
+    let env = selectable(10);
+    env.open_gate("mended");
+    for (limit, shown) in [("3", 3), ("6", 6), ("2", 6), ("8", 8)] {
+        env.run(&["run", "--limit", limit]).exits(0);
+        assert_eq!(env.rows("second").len(), shown, "after --limit {limit}");
+    }
+}
+
+#[test]
 fn a_limited_run_forgets_nothing() {
     let env = selectable(3);
     env.run(&["run"]).exits(0);
