@@ -60,13 +60,14 @@ fn a_dead_owner_is_taken_over_without_a_word() {
         let left = std::fs::read_dir(env.path(".bpp-flow/pipeline")).expect("a state").flatten();
         let mut left: Vec<String> = left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         left.sort();
-        assert_eq!(left, ["lock", "store.redb"]);
+        assert_eq!(left, ["in-hand", "lock", "store.redb"], "what was in hand is known to the next run");
     }
     // Whatever the lock file says, nobody holds it.
     env.write(".bpp-flow/pipeline/lock", "{\"host\":\"elsewhere\",\"pid\":1,\"since\":\"2020-01-01T00:00:00Z\"}");
     env.open_gate("go");
     env.run(&["run"]).exits(0);
     assert_eq!(env.rows("next").len(), 20);
+    assert!(!env.path(".bpp-flow/pipeline/in-hand").exists());
 }
 
 #[test]
