@@ -200,6 +200,6 @@ fn the_runs_id_stands_in_a_path() {
         "sources: { s: { values: [1] } }\nstages:\n  one: { map: s, assign: { y: \"1\" } }\noutputs: { one: \"out/{{ run.id }}.csv\" }\n",
         "",
     );
-    let run = text(&env.run_json(&["run"], 0)["run"]);
+    let run = text(&env.run_json(&[], 0)["run"]);
     assert_eq!(env.read(&format!("out/{run}.csv")).lines().count(), 2);
 }
