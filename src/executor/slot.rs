@@ -147,7 +147,8 @@ impl Slot {
     pub(super) fn enter(&self, lane: usize, seq: u64, marks: &[Mark]) {
         self.leave(lane);
         let marks = &marks[..marks.len().min(MOST_MARKS)];
-        let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.to_le_bytes()).collect();
+        let mut bytes = Vec::with_capacity(size_of_val(marks));
+        marks.iter().for_each(|mark| bytes.extend_from_slice(&mark.to_le_bytes()));
         if self.file.write_all_at(&bytes, ledger_at(self.map.len(), lane)).is_ok() {
             self.word(lane, HEARD).store(0, Ordering::Release);
             self.word(lane, LEDGER).store(paired(marks.len(), seq), Ordering::Release);

@@ -6,12 +6,18 @@ use std::time::{Duration, Instant};
 
 use super::sweep::descendants;
 
-/// How often memory is looked at where it has a limit, and where it has none.
-const LIMITED: Duration = Duration::from_millis(20);
-const UNLIMITED: Duration = Duration::from_millis(100);
-/// The process table is read at most as often as this, and never for more than this share of the time.
-const SCAN_EVERY: Duration = Duration::from_millis(50);
-const SCAN_SHARE: u32 = 50;
+/// How often memory is looked at; how often, at most, the process table is read, and the share of the time that this may
+/// take.
+struct Rhythm {
+    look: Duration,
+    scan: Duration,
+    share: u32,
+}
+
+/// Where it has a limit.
+const LIMITED: Rhythm = Rhythm { look: Duration::from_millis(20), scan: Duration::from_millis(50), share: 50 };
+/// Where it has none.
+const UNLIMITED: Rhythm = Rhythm { look: Duration::from_millis(100), scan: Duration::from_millis(250), share: 500 };
 
 /// Looks at the memory of a keeper's descendants from time to time.
 pub(super) struct Sampler {
@@ -34,7 +40,7 @@ pub(super) struct Sample {
 impl Sampler {
     /// A sampler for a tree that is only this process yet.
     pub(super) fn new(limit: Option<u64>, root: c_int) -> Sampler {
-        let next = Instant::now() + if limit.is_some() { LIMITED } else { UNLIMITED };
+        let next = Instant::now() + rhythm(limit).look;
         Sampler { limit, tree: vec![root], next, next_scan: next }
     }
 
@@ -49,11 +55,11 @@ impl Sampler {
         if now < self.next {
             return None;
         }
-        self.next = now + if self.limit.is_some() { LIMITED } else { UNLIMITED };
+        let rhythm = rhythm(self.limit);
+        self.next = now + rhythm.look;
         if now >= self.next_scan {
             self.tree = descendants();
-            let cost = now.elapsed();
-            self.next_scan = now + SCAN_EVERY.max(cost * SCAN_SHARE);
+            self.next_scan = now + rhythm.scan.max(now.elapsed() * rhythm.share);
         }
         let mut bytes = self.tree.iter().map(|&pid| resident(pid)).sum();
         let is_over = |bytes: u64| self.limit.is_some_and(|limit| bytes > limit);
@@ -63,6 +69,10 @@ impl Sampler {
         }
         Some(Sample { bytes, over: is_over(bytes) })
     }
+}
+
+fn rhythm(limit: Option<u64>) -> Rhythm {
+    if limit.is_some() { LIMITED } else { UNLIMITED }
 }
 
 /// Resident bytes of a process; 0 when it is gone.
