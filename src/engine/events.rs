@@ -33,6 +33,8 @@ pub enum Event {
     StageFinished { stage: String, summary: StageSummary },
     /// An output file was written.
     OutputWritten { stage: String, path: String, rows: u64 },
+    /// Items were in hand when an earlier run was killed: they run alone first.
+    Suspects { stage: String, items: u64 },
     /// The first signal: items in hand finish, no new ones start.
     Draining {
         signal: String,

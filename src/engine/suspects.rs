@@ -53,11 +53,6 @@ impl Suspects {
         self.ends.is_empty()
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
     /// What an item is suspected of.
     pub fn suspicion(&self, mark: Mark) -> Suspicion {
         match self.ends.get(&mark) {

@@ -171,6 +171,7 @@ impl State {
             Event::Item { stage, key, status, attempt, seconds, .. } if verbose => {
                 return Some(item(stage, key, *status, *attempt, *seconds));
             }
+            Event::Suspects { stage, items } => return Some(suspects(stage, *items)),
             Event::Draining { signal, in_hand, grace } => return Some(draining(signal, *in_hand, *grace)),
             // Outputs are told in the summary.
             Event::SourceRead { .. } | Event::Item { .. } | Event::OutputWritten { .. } | Event::RunFinished { .. } => {
@@ -222,6 +223,11 @@ fn item(stage: &str, key: &str, status: ItemStatus, attempt: u32, seconds: f64) 
     };
     let again = if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
     format!("{status}  {stage}  {} in {}{again}", shell_quote(key), duration(seconds))
+}
+
+fn suspects(stage: &str, items: u64) -> String {
+    let (were, run) = if items == 1 { ("was", "it runs") } else { ("were", "they run") };
+    format!("{stage}: {} {were} in hand when an earlier run was killed: {run} alone first", count(items, "item"))
 }
 
 fn draining(signal: &str, in_hand: u64, grace: Option<f64>) -> String {

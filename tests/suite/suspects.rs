@@ -56,7 +56,8 @@ fn begun(env: &TestEnv) -> BTreeMap<i64, usize> {
 /// Runs until a run ends by itself; how many were killed.
 fn runs_until_the_end(env: &TestEnv) -> usize {
     for killed in 0..12 {
-        let out = env.run(&["run", "-q"]);
+        let out = env.run(&["run"]);
+        assert!(killed != 1 || out.stderr.contains(" in hand when an earlier run was killed: "), "{}", out.all());
         env.assert_nothing_runs();
         match out.code {
             None => {}

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::{Dispatcher, KEEP_EVERY, Mode};
 use crate::data::{Table, Usage};
 use crate::engine::dispatcher::outflow::Ended;
+use crate::engine::events::Event;
 use crate::engine::stage::Pending;
 use crate::engine::suspects::{Marks, Suspicion, condemned};
 use crate::executor::TaskId;
@@ -27,6 +28,11 @@ impl Dispatcher<'_> {
             }
         }
         run.enqueue(due.take(&free));
+        let alone = due.len() - free.len() - condemned.len();
+        if alone > 0 {
+            let stage = run.planned.name.clone();
+            let _ = self.lines.events.send(Event::Suspects { stage, items: alone as u64 });
+        }
         if !condemned.is_empty() {
             self.condemn(stage, due.take(&condemned));
         }
