@@ -52,7 +52,7 @@ pub struct Rows {
 }
 
 /// Streams the rows of a stage in item order; of its failed items (`failed`) their input columns, `status`, `error`
-/// and `traceback`. With `usage`, [`USAGE_COLUMNS`] stand first, but for those whose names the rows have themselves.
+/// and `traceback`. With `usage`, [`super::api::USAGE_COLUMNS`] stand first, but for those whose names the rows have themselves.
 ///
 /// # Errors
 /// When there is no such stage, nothing was run yet, or the sink fails.
