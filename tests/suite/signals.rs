@@ -89,7 +89,7 @@ fn no_item_is_taken_up_after_a_time() {
         .exits(1)
         .says(&["--stop-after: finishing", "run again to go on"]);
     let ended = env.logged("ended").len();
-    assert!((1..1000).contains(&ended), "{ended}");
+    assert!(ended < 1000, "{ended}");
     assert_eq!(env.logged("begun").len(), ended, "what was in hand finished");
     assert_eq!(env.rows("work").len(), ended);
     env.run(&["run", "--limit", "1000", "--stop-after", "1h30m"]).exits(0);
