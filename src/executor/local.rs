@@ -14,7 +14,7 @@ use crossbeam_channel::Sender;
 use super::keeper::protocol::task_frame;
 use super::queue::{Payload, Phase, Queued, Rows};
 use super::seat::{Seat, Shared};
-use super::{Executor, Job, Report, Task, TaskInput, Work, command, python, slot, wire};
+use super::{Executor, Job, Report, Task, TaskInput, Work, command, in_hand, python, wire};
 use crate::spec::model::Stdout;
 
 /// How workers are started.
@@ -128,7 +128,7 @@ impl Executor for LocalExecutor {
             // A thread that panicked has dropped, and so ended, its keeper.
             let _ = thread.join();
         }
-        slot::remove_folder(&self.shared.settings.state_dir);
+        in_hand::remove_folder(&self.shared.settings.state_dir);
     }
 }
 

@@ -8,6 +8,7 @@ mod channel;
 mod codec;
 mod command;
 mod ending;
+mod in_hand;
 pub mod keeper;
 mod lane;
 mod launch;
@@ -22,8 +23,8 @@ mod slot;
 mod tally;
 pub mod wire;
 
+pub use in_hand::{forget_in_hand, left_in_hand};
 pub use local::LocalExecutor;
-pub use slot::{forget_in_hand, left_in_hand};
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The slot: shared memory in which a worker names the item in hand, so that its death can be laid to that item; and
 //! the ledger behind it, which says which items it was given, so that the next run knows what was in hand when bpp-flow
-//! itself was killed.
+//! itself was killed ([`super::in_hand`]).
 //!
 //! A file of the state folder, there as long as its worker. Functions share their process with the worker and may write
 //! anything into it: nothing here trusts what it reads. First 64 bytes a lane:
@@ -31,23 +31,20 @@ use memmap2::MmapRaw;
 use super::Mark;
 use super::wire::{SLOT_CHUNK, SLOT_PHASE};
 
-const LANE_BYTES: usize = 64;
-const PAGE: usize = 4096;
-const ITEM: usize = 0;
+pub(super) const LANE_BYTES: usize = 64;
+pub(super) const PAGE: usize = 4096;
+pub(super) const ITEM: usize = 0;
 const STOP: usize = 1;
 const GROUP: usize = 2;
 const PEAK: usize = 3;
-const BEGUN: usize = 4;
-const HEARD: usize = 5;
-const LEDGER: usize = 6;
-const LANES: usize = 7;
+pub(super) const BEGUN: usize = 4;
+pub(super) const HEARD: usize = 5;
+pub(super) const LEDGER: usize = 6;
+pub(super) const LANES: usize = 7;
 const LEDGER_BYTES: u64 = 8 << 20;
 const MOST_MARKS: usize = LEDGER_BYTES as usize / size_of::<Mark>();
-/// Of the items that may have been in hand, at most so many are told, the last ones: a worker outlives bpp-flow by some
-/// milliseconds.
-const MOST_IN_HAND: usize = 1024;
 /// The folder of slots in the state folder.
-const FOLDER: &str = "in-hand";
+pub(super) const FOLDER: &str = "in-hand";
 
 /// What a worker is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +98,7 @@ impl Slot {
         self.file.as_fd()
     }
 
-    fn word(&self, lane: usize, word: usize) -> &AtomicU64 {
+    pub(super) fn word(&self, lane: usize, word: usize) -> &AtomicU64 {
         let at = lane * LANE_BYTES + word * 8;
         assert!(at + 8 <= self.map.len(), "a lane of the slot");
         // SAFETY: in bounds (checked), aligned (the map is page-aligned, offsets are multiples of 8), mapped as long
@@ -228,84 +225,21 @@ impl Drop for Slot {
     }
 }
 
-/// The marks of items that were in hand, or may have been, when a bpp-flow was killed that ran in this state folder;
-/// `None`: none was. The caller holds the run lock.
-pub fn left_in_hand(state_dir: &Path) -> Option<Vec<Mark>> {
-    let entries = std::fs::read_dir(state_dir.join(FOLDER)).ok()?;
-    let marks = entries.flatten().flat_map(|entry| marks_in_hand(&entry.path()).unwrap_or_default());
-    Some(marks.collect())
-}
-
-/// Forgets what [`left_in_hand`] told.
-pub fn forget_in_hand(state_dir: &Path) {
-    // It is there again when it could not be removed: what was in hand is then counted twice.
-    let _ = std::fs::remove_dir_all(state_dir.join(FOLDER));
-}
-
-/// The folder of slots goes when nothing is left in it.
-pub(super) fn remove_folder(state_dir: &Path) {
-    let _ = std::fs::remove_dir(state_dir.join(FOLDER));
-}
-
-/// What was in hand by a slot's file; `None`: it is none, or damaged.
-fn marks_in_hand(path: &Path) -> Option<Vec<Mark>> {
-    let file = File::open(path).ok()?;
-    let mut head = [0; LANE_BYTES];
-    file.read_exact_at(&mut head, 0).ok()?;
-    let lanes = usize::try_from(word_of(&head, LANES)).ok().filter(|&lanes| lanes <= PAGE)?;
-    let mut slots = vec![0; lanes * LANE_BYTES];
-    file.read_exact_at(&mut slots, 0).ok()?;
-    let mut found = Vec::new();
-    for (lane, words) in slots.chunks_exact(LANE_BYTES).enumerate() {
-        let range = in_hand_of(words);
-        let mut bytes = vec![0; range.len() * size_of::<Mark>()];
-        let at = ledger_at(slots_bytes(lanes), lane) + (range.start * size_of::<Mark>()) as u64;
-        if file.read_exact_at(&mut bytes, at).is_ok() {
-            let (marks, _) = bytes.as_chunks();
-            found.extend(marks.iter().map(|&mark| Mark::from_le_bytes(mark)));
-        }
-    }
-    Some(found)
-}
-
-/// Which of a task's items were begun and not heard of, by the words of its lane.
-fn in_hand_of(words: &[u8]) -> std::ops::Range<usize> {
-    let (marks, seq) = split(word_of(words, LEDGER));
-    let (begun, begun_of) = split(word_of(words, BEGUN));
-    let (item, item_of) = split(word_of(words, ITEM));
-    let mut end = if begun_of == seq { begun } else { 0 };
-    if item_of == seq {
-        end = match item as u32 {
-            SLOT_CHUNK => marks,
-            SLOT_PHASE => end,
-            _ => end.max(item),
-        };
-    }
-    let end = end.min(marks);
-    let start = usize::try_from(word_of(words, HEARD)).unwrap_or(usize::MAX);
-    start.max(end.saturating_sub(MOST_IN_HAND)).min(end)..end
-}
-
-fn word_of(words: &[u8], word: usize) -> u64 {
-    let (words, _) = words.as_chunks();
-    words.get(word).map_or(0, |&bytes| u64::from_ne_bytes(bytes))
-}
-
 /// A number with the task that it is of.
-fn paired(number: usize, seq: u64) -> u64 {
+pub(super) fn paired(number: usize, seq: u64) -> u64 {
     number as u64 & 0xFFFF_FFFF | seq << 32
 }
 
-fn split(word: u64) -> (usize, u32) {
+pub(super) fn split(word: u64) -> (usize, u32) {
     (word as u32 as usize, (word >> 32) as u32)
 }
 
 /// Bytes of the slots before the ledger.
-fn slots_bytes(lanes: usize) -> usize {
+pub(super) fn slots_bytes(lanes: usize) -> usize {
     (lanes.max(1) * LANE_BYTES).next_multiple_of(PAGE)
 }
 
-fn ledger_at(slots: usize, lane: usize) -> u64 {
+pub(super) fn ledger_at(slots: usize, lane: usize) -> u64 {
     slots as u64 + lane as u64 * LEDGER_BYTES
 }
 
@@ -340,51 +274,6 @@ mod tests {
             slot.word(0, ITEM).store(raw, Ordering::Release);
             assert_eq!(slot.in_hand(0, 3), in_hand);
         }
-    }
-
-    #[test]
-    fn what_was_begun_and_not_heard_of_was_in_hand() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(left_in_hand(dir.path()), None);
-        let slot = Slot::create(dir.path(), 2).unwrap();
-        let left = || left_in_hand(dir.path()).unwrap();
-        let marks: Vec<Mark> = (100..110).collect();
-        slot.set_begun(6, 9);
-        slot.enter(0, 7, &marks);
-        assert_eq!(left().len(), 0, "another task's items were begun");
-        slot.set_item(7, Some(4));
-        assert_eq!(left(), marks[..5]);
-        slot.hear_of(0, 3);
-        assert_eq!(left(), marks[3..5]);
-        slot.set_begun(7, 5);
-        slot.set_item(7, None);
-        assert_eq!(left(), marks[3..5], "between two items");
-        slot.hear_of(0, 5);
-        assert_eq!(left().len(), 0);
-        slot.word(0, ITEM).store(u64::from(SLOT_CHUNK) | 7 << 32, Ordering::Release);
-        assert_eq!(left(), marks[5..], "a function has all of them");
-        slot.enter(1, 8, &marks[..2]);
-        slot.word(1, ITEM).store(1 | 8 << 32, Ordering::Release);
-        slot.leave(0);
-        assert_eq!(left(), marks[..1]);
-        drop(slot);
-        assert_eq!(left().len(), 0);
-        forget_in_hand(dir.path());
-        assert_eq!(left_in_hand(dir.path()), None);
-    }
-
-    #[test]
-    fn damaged_ledgers_tell_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join(FOLDER);
-        std::fs::create_dir(&folder).unwrap();
-        for (n, bytes) in [vec![], vec![1; 63], vec![255; 64], vec![255; 5000], [[0; 56].as_slice(), &[1; 8]].concat()]
-            .into_iter()
-            .enumerate()
-        {
-            std::fs::write(folder.join(n.to_string()), bytes).unwrap();
-        }
-        assert_eq!(left_in_hand(dir.path()), Some(vec![]));
     }
 
     #[test]
