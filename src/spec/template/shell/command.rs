@@ -58,6 +58,9 @@ impl Command {
     /// A word has ended.
     pub fn word(&mut self, word: &str) {
         self.compare(word);
+        // What quotes and expansions leave of it: `$(true)read` is `read`.
+        let rest = word.replace("$\"", "").replace('"', "");
+        let word = if rest.is_empty() { word } else { &rest };
         if self.is_condition() && word == "]]" {
             return self.end();
         }

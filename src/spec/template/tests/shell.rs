@@ -5,6 +5,7 @@
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 
@@ -105,6 +106,9 @@ fn templates_that_bash_would_evaluate_are_refused() {
     for script in [
         "if [[ -z a\n || -v {{ params.v }} ]]; then :; fi",
         "test -v {{ params.v }}",
+        "$(true)read {{ params.v }} <<< x",
+        "`true`let x={{ params.v }}",
+        "${none-}unset {{ params.v }}",
         "let x={{ params.v }}",
         "declare -i x={{ params.v }}",
         "f() { local -a x={{ params.v }}; }; f",
@@ -256,6 +260,11 @@ fn hostile_text() -> impl Strategy<Value = String> {
 
 fn cases() -> u32 {
     std::env::var("BPP_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
+}
+
+/// The same scripts in every run, unless others are asked for.
+fn seed() -> RngSeed {
+    RngSeed::Fixed(std::env::var("BPP_TEST_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1))
 }
 
 /// Values that run when they are not quoted, or evaluated after they were.
@@ -417,7 +426,7 @@ fn script() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), rng_seed: seed(), max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_comes_back_from_a_shell(texts in prop::collection::vec(hostile_text(), 80)) {
