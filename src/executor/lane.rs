@@ -1,6 +1,7 @@
 //! A lane of a Python worker: the task that it has in hand, sent whole, streamed (a group's rows) or, where the process
 //! dies and nobody knows under which of several items, in halves until the culprit stands alone.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::queue::{Payload, Queued, Rows};
@@ -96,11 +97,11 @@ impl Lane {
     }
 
     /// The marks of the items that were sent last.
-    pub(super) fn marks(&self) -> Vec<Mark> {
+    pub(super) fn marks(&self) -> Cow<'_, [Mark]> {
         let marks = &self.hand.marks;
         match self.division.as_ref().and_then(|d| d.current.as_ref()) {
             Some(current) => current.iter().filter_map(|&i| marks.get(i as usize).copied()).collect(),
-            None => marks.clone(),
+            None => Cow::Borrowed(marks),
         }
     }
 

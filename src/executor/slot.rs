@@ -200,9 +200,9 @@ impl Slot {
         self.word(0, GROUP).load(Ordering::Acquire) as i32
     }
 
-    /// So many bytes were seen.
-    pub(super) fn raise_peak(&self, bytes: u64) {
-        self.word(0, PEAK).fetch_max((bytes >> 10).min(u32::MAX.into()), Ordering::AcqRel);
+    /// So much memory was seen.
+    pub(super) fn raise_peak(&self, kib: u32) {
+        self.word(0, PEAK).fetch_max(kib.into(), Ordering::AcqRel);
     }
 
     /// The most KiB seen since the worker last asked.

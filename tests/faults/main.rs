@@ -7,7 +7,7 @@
 //!
 //! Variables: `BPP_SOAK_SECONDS` (how long the soak goes on, default 20), `BPP_TEST_SEED` (its first workflow; default:
 //! another one each time), `BPP_TEST_KILLS` (kills of each kind in `kills`, default 3), and those of `tests/suite`, whose
-//! `env` is shared.
+//! `env` and `random` are shared.
 #![expect(clippy::disallowed_methods, reason = "the suite starts the program")]
 
 #[path = "../suite/env.rs"]
@@ -19,6 +19,7 @@ mod deaths;
 mod isolation;
 mod killer;
 mod kills;
+#[path = "../suite/random.rs"]
 mod random;
 mod scenario;
 mod soak;

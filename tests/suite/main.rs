@@ -33,6 +33,8 @@ mod locking;
 mod outputs;
 mod planning;
 mod property;
+#[expect(dead_code, reason = "what only the fault suite uses")]
+mod random;
 mod running;
 mod security;
 mod selecting;

@@ -10,27 +10,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::env::*;
-
-/// A small generator with a fixed sequence (SplitMix64, Steele et al. 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len() as u64) as usize]
-    }
-}
+use crate::random::Random;
 
 /// A cell as JSON text.
 fn cell(random: &mut Random, depth: u32) -> String {
@@ -140,7 +120,7 @@ fn stage(name: &str, inputs: &[String], random: &mut Random, reduced: bool) -> S
             }
         }
         6 => {
-            let condition = *random.pick(&["item.k % 2 == 0", "item.k > 4 or item.k == 1"]);
+            let condition = random.pick(&["item.k % 2 == 0", "item.k > 4 or item.k == 1"]);
             Stage {
                 plan: json!({"name": name, "verb": "where", "inputs": inputs, "op": condition, "args": {}, "group_by": []}),
                 yaml: format!("  {name}: {{ filter: {input}, where: \"{condition}\" }}\n"),
@@ -175,7 +155,7 @@ fn case(seed: u64) -> Case {
         let (first, reduced) = names[from + random.below((names.len() - from) as u64) as usize].clone();
         let mut inputs = vec![first.clone()];
         if random.below(6) == 0 {
-            let (other, also) = random.pick(&names).clone();
+            let (other, also) = random.pick(&names);
             if other != first && also == reduced {
                 inputs.push(other);
             }

@@ -62,8 +62,11 @@ impl Dispatcher<'_> {
             true => (self.inside_tasks, rayon::current_num_threads()),
             false => (self.outside_tasks, self.orders.capacity),
         };
-        let is_free = inside || !self.has_suspects();
-        is_free && run.waiting() > 0 && run.tasks < run.planned.workers * 2 && tasks < capacity * 2
+        // Suspects last: they are looked for in all stages.
+        run.waiting() > 0
+            && run.tasks < run.planned.workers * 2
+            && tasks < capacity * 2
+            && (inside || !self.has_suspects())
     }
 
     pub(super) fn hand_out(&mut self, stage: usize, pending: Pending) {

@@ -31,8 +31,8 @@ pub(super) struct Sampler {
 /// What was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Resident bytes of all processes together.
-    pub bytes: u64,
+    /// What all processes together hold resident, in KiB.
+    pub kib: u32,
     /// Whether that is more than the limit.
     pub over: bool,
 }
@@ -67,7 +67,7 @@ impl Sampler {
             // Pages that several share are counted once before anybody is stopped for them.
             bytes = self.tree.iter().map(|&pid| proportional(pid).unwrap_or_else(|| resident(pid))).sum();
         }
-        Some(Sample { bytes, over: is_over(bytes) })
+        Some(Sample { kib: u32::try_from(bytes >> 10).unwrap_or(u32::MAX), over: is_over(bytes) })
     }
 }
 

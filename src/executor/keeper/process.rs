@@ -114,7 +114,7 @@ fn watch(control: &mut Channel, kept: &mut Kept) {
         }
         kept.ended = kept.ended.or(reap(Some(kept.pid)));
         if let Some(seen) = kept.memory.look() {
-            kept.slot.raise_peak(seen.bytes);
+            kept.slot.raise_peak(seen.kib);
             kept.over_memory = seen.over && kept.ended.is_none();
         }
         if kept.over_memory || is_over(kept) {

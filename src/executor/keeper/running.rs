@@ -202,7 +202,7 @@ impl Running {
         let group = -self.child.pid;
         let seen = self.memory.look();
         if let Some(seen) = seen {
-            self.peak_kib = self.peak_kib.max(u32::try_from(seen.bytes >> 10).unwrap_or(u32::MAX));
+            self.peak_kib = self.peak_kib.max(seen.kib);
         }
         match &mut self.ending {
             Some((_, kill_at @ Some(_))) if kill_at.is_some_and(|t| Instant::now() >= t) => {
