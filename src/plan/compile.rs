@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::fingerprint::Fingerprint;
 use super::signature::{Signature, signature};
+use super::validity::module_file;
 use super::{Graph, Plan, PlanError, PlannedStage, Reading, Run, Surroundings};
-use crate::data::{Hash, Uses, Value, source};
+use crate::data::{Uses, Value, source};
 use crate::executor::{Job, PoolKey, PythonEnv, Shape, Work};
 use crate::spec::model::{
-    Action, Backend, Call, ChunkFormat, CommandAction, CommandLine, Input, PythonAction, Settings, Stage, Verb,
-    Workflow,
+    Action, Backend, Call, CommandAction, CommandLine, Input, PythonAction, Settings, Stage, Verb, Workflow,
 };
 use crate::spec::template::{Names, Scope, Template, TemplateTree};
 
@@ -57,10 +56,10 @@ fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surr
     }
 }
 
-struct Compiler<'a> {
-    workflow: &'a Workflow,
-    stage: &'a Stage,
-    surroundings: &'a Surroundings<'a>,
+pub(super) struct Compiler<'a> {
+    pub workflow: &'a Workflow,
+    pub stage: &'a Stage,
+    pub surroundings: &'a Surroundings<'a>,
 }
 
 /// Interpreters found already, by the name asked for.
@@ -178,131 +177,6 @@ impl Compiler<'_> {
         }
     }
 
-    fn fingerprint(&self, names: &Names) -> Result<Fingerprint, PlanError> {
-        let mut parts = Fingerprint::default();
-        parts.add("verb", format!("{:?}", self.stage.verb));
-        match &self.stage.action {
-            Action::Python(python) => {
-                parts.add("function", format!("{}:{}", python.module, python.function));
-                parts.add("call", call_name(python.call));
-                if let Some(returns) = &python.returns {
-                    parts.add("returns", returns.join(","));
-                }
-                self.add_module(&mut parts, &python.module)?;
-                self.add_args(&mut parts, "args", &python.args)?;
-            }
-            Action::Command(command) => self.add_command(&mut parts, command)?,
-            Action::Assign(columns) => {
-                columns.iter().for_each(|(name, e)| parts.add(format!("assign {name}"), e.source()));
-            }
-            Action::Where(condition) => parts.add("where", condition.source()),
-        }
-        if !matches!(self.stage.action, Action::Python(_)) {
-            self.add_named_values(&mut parts, names);
-        }
-        if let Some(init) = &self.stage.settings.init {
-            parts.add("init.function", format!("{}:{}", init.module, init.function));
-            self.add_module(&mut parts, &init.module)?;
-            self.add_args(&mut parts, "init", &init.args)?;
-        }
-        if let Some(version) = &self.stage.settings.version {
-            parts.add("version", version);
-        }
-        self.add_deps(&mut parts)?;
-        Ok(parts)
-    }
-
-    /// Parameters and environment values that templates name count by value.
-    fn add_named_values(&self, parts: &mut Fingerprint, names: &Names) {
-        for name in &names.params {
-            let value = self.workflow.params.iter().find(|(n, _)| n == name).map(|(_, v)| v.to_json().to_string());
-            parts.add(format!("params.{name}"), value.unwrap_or_default());
-        }
-        let mut env: Vec<&String> = match &self.stage.action {
-            Action::Command(command) => templates_of(command).flat_map(|t| &t.names().env).collect(),
-            _ => Vec::new(),
-        };
-        env.sort();
-        for name in env {
-            let value = (self.surroundings.env)(name).unwrap_or_default();
-            parts.add(format!("env.{name}"), Hash::of(value.as_bytes()).to_string());
-        }
-    }
-
-    fn add_module(&self, parts: &mut Fingerprint, module: &str) -> Result<(), PlanError> {
-        match module_file(&self.workflow.dir, module) {
-            Some(path) => {
-                let bytes = std::fs::read(&path).map_err(|source| self.unreadable(&path, source))?;
-                let shown = path.strip_prefix(&self.workflow.dir).unwrap_or(&path).display();
-                parts.add(format!("code:{shown}"), Hash::of(&bytes).to_string());
-            }
-            None => parts.add(format!("code:{module}"), "installed"),
-        }
-        Ok(())
-    }
-
-    fn add_args(&self, parts: &mut Fingerprint, group: &str, args: &[(String, TemplateTree)]) -> Result<(), PlanError> {
-        for (name, tree) in args {
-            let value = if tree.names().per_item() {
-                let mut text = tree_text(tree);
-                for param in &tree.names().params {
-                    let value = self.workflow.params.iter().find(|(n, _)| n == param);
-                    text += &format!(" {param}={}", value.map_or_else(String::new, |(_, v)| v.to_json().to_string()));
-                }
-                text
-            } else {
-                canonical_text(&self.render(&format!("{group}.{name}"), tree)?)
-            };
-            parts.add(format!("{group}.{name}"), value);
-        }
-        Ok(())
-    }
-
-    fn add_command(&self, parts: &mut Fingerprint, command: &CommandAction) -> Result<(), PlanError> {
-        match &command.line {
-            CommandLine::Argv(argv) => {
-                let argv: Vec<&str> = argv.iter().map(Template::source).collect();
-                parts.add("command", serde_json::json!(argv).to_string());
-            }
-            CommandLine::Shell(script) => parts.add("shell", script.source()),
-        }
-        if let Some(stdin) = &command.stdin {
-            parts.add("stdin", stdin.source());
-        }
-        parts.add("stdout", format!("{:?}", command.stdout));
-        parts.add("ok_codes", format!("{:?}", command.ok_codes));
-        Ok(())
-    }
-
-    fn add_deps(&self, parts: &mut Fingerprint) -> Result<(), PlanError> {
-        for template in self.stage.settings.deps.iter().filter(|t| !t.names().per_item()) {
-            let pattern = self.text("deps", template)?;
-            for path in self.matching(&pattern)? {
-                let bytes = std::fs::read(&path).map_err(|source| self.unreadable(&path, source))?;
-                let shown = path.strip_prefix(&self.workflow.dir).unwrap_or(&path).display();
-                parts.add(format!("deps:{shown}"), Hash::of(&bytes).to_string());
-            }
-        }
-        Ok(())
-    }
-
-    fn matching(&self, pattern: &str) -> Result<Vec<PathBuf>, PlanError> {
-        let found = source::matching_files(&self.workflow.dir, pattern).map_err(|problem| PlanError::Template {
-            stage: self.stage.name.clone(),
-            what: "deps".into(),
-            problem: problem.to_string(),
-        })?;
-        if found.is_empty() {
-            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(self.unreadable(&self.workflow.dir.join(pattern), source));
-        }
-        Ok(found)
-    }
-
-    fn unreadable(&self, path: &Path, source: std::io::Error) -> PlanError {
-        PlanError::Unreadable { stage: self.stage.name.clone(), path: path.to_path_buf(), source }
-    }
-
     fn scope(&self) -> Scope<'_> {
         Scope {
             params: &self.workflow.params,
@@ -312,11 +186,11 @@ impl Compiler<'_> {
         }
     }
 
-    fn render(&self, what: &str, tree: &TemplateTree) -> Result<Value, PlanError> {
+    pub(super) fn render(&self, what: &str, tree: &TemplateTree) -> Result<Value, PlanError> {
         tree.render(&self.scope()).map_err(|problem| self.template_error(what, problem))
     }
 
-    fn text(&self, what: &str, template: &Template) -> Result<String, PlanError> {
+    pub(super) fn text(&self, what: &str, template: &Template) -> Result<String, PlanError> {
         template.render_text(&self.scope()).map_err(|problem| self.template_error(what, problem))
     }
 
@@ -440,50 +314,12 @@ fn shape(verb: &Verb) -> Shape {
     }
 }
 
-fn call_name(call: Call) -> &'static str {
-    match call {
-        Call::Row => "row",
-        Call::Kwargs => "kwargs",
-        Call::Value => "value",
-        Call::Chunk(ChunkFormat::Pandas) => "chunk pandas",
-        Call::Chunk(ChunkFormat::Arrow) => "chunk arrow",
-        Call::Chunk(ChunkFormat::Rows) => "chunk rows",
-    }
-}
-
-/// The text of a tree of templates.
-fn tree_text(tree: &TemplateTree) -> String {
-    match tree {
-        TemplateTree::Value(value) => canonical_text(value),
-        TemplateTree::Template(template) => template.source().to_string(),
-        TemplateTree::List(items) => format!("[{}]", items.iter().map(tree_text).collect::<Vec<_>>().join(", ")),
-        TemplateTree::Map(entries) => {
-            let entries = entries.iter().map(|(name, tree)| format!("{name}: {}", tree_text(tree)));
-            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
-        }
-    }
-}
-
-/// A value as text in which different values differ: JSON, with the type where JSON has none.
-fn canonical_text(value: &Value) -> String {
-    match value {
-        Value::Float(v) => crate::data::value::float_text(*v),
-        other => other.to_json().to_string(),
-    }
-}
-
-fn templates_of(command: &CommandAction) -> impl Iterator<Item = &Template> {
+pub(super) fn templates_of(command: &CommandAction) -> impl Iterator<Item = &Template> {
     let line: &[Template] = match &command.line {
         CommandLine::Argv(argv) => argv,
         CommandLine::Shell(script) => std::slice::from_ref(script),
     };
     line.iter().chain(&command.stdin)
-}
-
-/// The file of a module beside the workflow, if it is there.
-fn module_file(dir: &Path, module: &str) -> Option<PathBuf> {
-    let base = dir.join(module.replace('.', "/"));
-    [base.with_extension("py"), base.join("__init__.py")].into_iter().find(|path| path.is_file())
 }
 
 /// Where a program lies: as named if it has a slash, else on `path`.

@@ -8,6 +8,7 @@ mod compile;
 mod fingerprint;
 mod graph;
 mod signature;
+mod validity;
 
 use std::path::PathBuf;
 use std::sync::Arc;
