@@ -39,6 +39,7 @@ fn segment(rows: std::ops::Range<u64>) -> Segment {
             n,
         ),
         failures: Vec::new(),
+        made: None,
     }
 }
 

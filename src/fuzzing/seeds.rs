@@ -150,10 +150,12 @@ fn blobs() -> Vec<Vec<u8>> {
         counts: None,
         added,
         failures: vec![("117".into(), failure.clone()), ("key".into(), failure.clone())],
+        made: None,
     };
     let mut uneven = plain.take(&[5, 3, 17, 9]);
     uneven.attempts = vec![1, 3, 2, 1];
     uneven.counts = Some(vec![2, 0, 1]);
+    uneven.made = Some(Hash::of(b"an earlier version"));
     let mut blobs: Vec<Vec<u8>> =
         [&plain, &uneven, &plain.take(&[0]), &plain.take(&[])].map(|s| s.encode().bytes).into();
     let keys = ["a", "", "ü"].into_iter().map(Some).collect();

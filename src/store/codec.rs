@@ -4,7 +4,7 @@
 //! segment: 'S' | format u8 | items u32 | length of who u32 | sum of who 8 | who | sum of body 8 | body
 //!     who: rows, origins u64…, inputs 16 bytes… (not compressed: hashes do not get shorter)
 //!     body, LZ4: done u32 | micros u32… | peaks in KiB (not in format 1) | attempts | counts | added table
-//!         | failures as JSON
+//!         | failures as JSON | the version that made them, if another (not in formats 1 and 2)
 //! roster:  'R' | format u8 | digest 16 | sum of body 8 | body
 //!     body, LZ4: items u32 | rows | origins u64… | keys | table | bad rows as JSON
 //! ```
@@ -19,7 +19,7 @@ use crate::data::codec::{read_table, write_table};
 use crate::data::{Failure, Hash, Items, Origin, Table, Usage};
 
 /// The format that is written; older ones are read.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const SEGMENT: &str = "a segment";
 const ROSTER: &str = "a roster batch";
 const WHO_START: usize = 18;
@@ -101,6 +101,13 @@ impl Segment {
         }
         write_table(&self.added, &mut out);
         put_json(&mut out, &self.failures);
+        match &self.made {
+            None => out.push(0),
+            Some(version) => {
+                out.push(1);
+                out.extend_from_slice(&version.0);
+            }
+        }
         out
     }
 }
@@ -134,6 +141,10 @@ pub(crate) fn decode_segment(bytes: &[u8]) -> Result<Segment, StoreError> {
     };
     let added = take_table(&mut reader)?;
     let failures: Vec<(String, Failure)> = take_json(&mut reader)?;
+    let made = match format {
+        1 | 2 => None,
+        _ => (reader.u8()? != 0).then(|| reader.array()).transpose()?.map(Hash),
+    };
     let given = counts.as_ref().map_or(done as u64, |counts| counts.iter().map(|&n| u64::from(n)).sum());
     if failures.len() != items - done || added.rows() as u64 != given {
         return Err(reader.damaged("its length"));
@@ -141,7 +152,7 @@ pub(crate) fn decode_segment(bytes: &[u8]) -> Result<Segment, StoreError> {
     reader.finish()?;
     let Who { rows, origins, inputs } = who;
     let usage = micros.into_iter().zip(peaks).map(|(micros, peak_kib)| Usage { micros, peak_kib }).collect();
-    Ok(Segment { rows, origins, inputs, usage, attempts, done, counts, added, failures })
+    Ok(Segment { rows, origins, inputs, usage, attempts, done, counts, added, failures, made })
 }
 
 /// Who, and the body with its sum.
@@ -357,6 +368,7 @@ mod tests {
         segment.added = Table::new(vec!["a".into()].into(), vec![column], 30);
         let failure = |i| (format!("key {i}"), Failure::new(FailureKind::Exception, "ValueError: no"));
         segment.failures = (0..10).map(failure).collect();
+        segment.made = Some(Hash::of(b"1"));
         segment
     }
 

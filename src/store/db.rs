@@ -32,7 +32,7 @@ use super::overlay::Overlay;
 use super::pages::Pages;
 
 /// The format that this program writes; it reads this one and all before it.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 const CACHE: usize = 64 << 20;
 /// How long a reader waits for a run that is just repairing the file.
 const PATIENCE: Duration = Duration::from_secs(30);

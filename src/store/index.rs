@@ -65,6 +65,7 @@ pub(super) struct Index {
     searched: HashMap<u64, usize>,
     /// Positions in `entries` in the order of origin, then of the time of writing; made when first asked for.
     by_origin: Vec<u32>,
+    whole: bool,
 }
 
 /// Runs what works in parallel while the lock of a view is held.
@@ -78,34 +79,48 @@ fn beside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Which outcomes are wanted, by the head of the input and by origin.
+pub(super) type Wanted<'w> = &'w (dyn Fn(u64, Origin) -> bool + Sync);
+
+fn entries_of(place: u32, who: &Who, wanted: Option<Wanted<'_>>) -> Vec<Entry> {
+    let items = who.inputs.iter().map(|input| input.short()).zip(&who.origins).enumerate();
+    items
+        .filter(|(_, (input, origin))| wanted.is_none_or(|wanted| wanted(*input, **origin)))
+        .map(|(at, (input, &origin))| Entry { input, origin, spot: Spot { place, at: at as u32 } })
+        .collect()
+}
+
 impl Index {
-    /// Indexes the segments at `places`, which `who` reads.
+    /// Indexes the segments at `places`, which `who` reads; of their outcomes those that are `wanted`, by the head of
+    /// their input and by origin; all, where nothing says which. There are about `items` of them.
     pub fn build(
         places: &[u32],
         items: usize,
         who: impl Fn(u32) -> Result<Who, StoreError> + Send + Sync,
+        wanted: Option<Wanted<'_>>,
     ) -> Result<Index, StoreError> {
-        beside(|| Index::gather(places, items, &who))
+        beside(|| Index::gather(places, items, &who, wanted))
+    }
+
+    /// Whether it holds all outcomes.
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     fn gather(
         places: &[u32],
         items: usize,
         who: &(impl Fn(u32) -> Result<Who, StoreError> + Sync),
+        wanted: Option<Wanted<'_>>,
     ) -> Result<Index, StoreError> {
-        let mut entries = Vec::with_capacity(items);
+        let mut entries: Vec<Entry> = Vec::with_capacity(items);
         // Some segments at a time, so that what is read waits in no queue.
         for places in places.chunks(32) {
-            let read: Vec<(u32, Who)> =
-                places.par_iter().map(|&place| Ok((place, who(place)?))).collect::<Result<_, StoreError>>()?;
-            for (place, who) in &read {
-                let items = who.inputs.iter().zip(&who.origins).enumerate();
-                entries.extend(items.map(|(at, (input, &origin))| Entry {
-                    input: input.short(),
-                    origin,
-                    spot: Spot { place: *place, at: at as u32 },
-                }));
-            }
+            let read: Vec<Vec<Entry>> = places
+                .par_iter()
+                .map(|&place| Ok(entries_of(place, &who(place)?, wanted)))
+                .collect::<Result<_, StoreError>>()?;
+            read.iter().for_each(|read| entries.extend(read));
         }
         entries.par_sort_unstable();
         // Of equal input and origin the last written stays.
@@ -117,7 +132,7 @@ impl Index {
             same
         });
         let heads = Heads::of(&entries);
-        Ok(Index { entries, heads, searched: HashMap::new(), by_origin: Vec::new() })
+        Ok(Index { entries, heads, searched: HashMap::new(), by_origin: Vec::new(), whole: wanted.is_none() })
     }
 
     /// The outcome of that input and origin.
@@ -181,7 +196,7 @@ mod tests {
                     std::thread::sleep(Duration::from_micros(50));
                     Ok(Who { rows: vec![0], origins: vec![1], inputs: vec![Hash::of(b"1")] })
                 };
-                let index = Index::build(&(0..100).collect::<Vec<_>>(), 100, who).expect("an index");
+                let index = Index::build(&(0..100).collect::<Vec<_>>(), 100, who, None).expect("an index");
                 done.send(index.find(Hash::of(b"1"), 1).is_some()).expect("the test waits");
             });
         }

@@ -93,6 +93,8 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageVersion {
     pub version: Hash,
+    /// From 1, in the order in which the stage's versions were first met.
+    pub number: u32,
     /// What makes the version, as JSON; empty if it was never said.
     pub components: String,
     /// The number of its last segment: the largest is the version that ran last. `None`: no outcome yet.
@@ -191,7 +193,7 @@ impl Store {
         View::new(self, stage, version)
     }
 
-    /// The versions of a stage, in no particular order.
+    /// The versions of a stage, by number.
     pub fn stage_versions(&self, stage: &str) -> Result<Vec<StageVersion>, StoreError> {
         self.reading(|transaction| stage_versions(transaction, stage))
     }
@@ -237,12 +239,13 @@ impl Store {
 fn stage_versions(transaction: &ReadTransaction, stage: &str) -> Result<Vec<StageVersion>, StoreError> {
     let Some(versions) = table(transaction, db::VERSIONS)? else { return Ok(Vec::new()) };
     let directory = table(transaction, db::DIRECTORY)?;
-    let mut found = Vec::new();
+    let mut found: Vec<(u32, StageVersion)> = Vec::new();
     for entry in versions.range((stage, [0; 16])..=(stage, [255; 16]))? {
         let (key, value) = entry?;
         let (set, components) = value.value();
         let mut version = StageVersion {
             version: Hash(key.value().1),
+            number: 0,
             components: components.to_string(),
             last_sequence: None,
             items: 0,
@@ -257,9 +260,11 @@ fn stage_versions(transaction: &ReadTransaction, stage: &str) -> Result<Vec<Stag
                 version.failed += u64::from(failed);
             }
         }
-        found.push(version);
+        found.push((set, version));
     }
-    Ok(found)
+    // Sets are numbered as versions come.
+    found.sort_unstable_by_key(|(set, _)| *set);
+    Ok((1..).zip(found).map(|(number, (_, version))| StageVersion { number, ..version }).collect())
 }
 
 impl std::fmt::Debug for Store {

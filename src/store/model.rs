@@ -23,6 +23,8 @@ pub struct Segment {
     pub added: Table,
     /// The others: key and story of each.
     pub failures: Vec<(String, Failure)>,
+    /// The version that made them, where they were accepted for another one.
+    pub made: Option<Hash>,
 }
 
 impl Segment {
@@ -91,10 +93,11 @@ impl Segment {
             counts,
             added,
             failures,
+            made: self.made,
         }
     }
 
-    /// All items of all parts, in that order but those done before those failed.
+    /// All items of all parts, which one version made, in that order but those done before those failed.
     pub fn concat(parts: &[&Segment]) -> Segment {
         fn each<T: Copy>(parts: &[&Segment], column: impl Fn(&Segment) -> &[T]) -> Vec<T> {
             let done = parts.iter().flat_map(|p| &column(p)[..p.done]);
@@ -116,6 +119,7 @@ impl Segment {
                 _ => Table::concat(&added),
             },
             failures: parts.iter().flat_map(|p| p.failures.iter().cloned()).collect(),
+            made: parts.first().and_then(|p| p.made),
         }
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn segment_of(rows: std::ops::Range<u64>) -> Segment {
             n,
         ),
         failures: Vec::new(),
+        made: None,
     }
 }
 
@@ -112,6 +113,7 @@ fn versions_keep_their_components() {
     store.commit(&[version(VERSION, "{\"args\":1}"), version(Hash([8; 16]), "[]")]).unwrap();
     let versions = store.stage_versions("s").unwrap();
     let expected = StageVersion {
+        number: 1,
         version: VERSION,
         components: "{\"args\":1}".into(),
         last_sequence: Some(1),
@@ -350,6 +352,7 @@ fn segment_of_outcomes(outcomes: &[Outcome]) -> Segment {
             .iter()
             .map(|o| ("k".into(), Failure::new(FailureKind::Exit, format!("exit code {}", o.id))))
             .collect(),
+        made: None,
     }
 }
 

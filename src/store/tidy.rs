@@ -106,14 +106,15 @@ fn merge(transaction: &ReadTransaction, window: &Window) -> Result<Vec<(u64, Enc
     Ok(merged)
 }
 
-/// Parts that may become one: no origin stands in two of them. (It has different inputs then, and which of them was
+/// Parts that may become one: one version made them, and no origin stands in two of them. (It has different inputs then, and which of them was
 /// its last must stay known.)
 fn groups(parts: &[Segment]) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let mut origins: HashSet<Origin> = HashSet::new();
     let mut start = 0;
     for (p, part) in parts.iter().enumerate() {
-        if part.origins.iter().any(|origin| origins.contains(origin)) {
+        let other = p > start && part.made != parts[start].made;
+        if other || part.origins.iter().any(|origin| origins.contains(origin)) {
             groups.push(start..p);
             origins.clear();
             start = p;

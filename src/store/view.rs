@@ -5,11 +5,11 @@
 //! 1. Outcomes that replaced earlier ones (`again`) are few: they are indexed once, and what the index knows, counts.
 //! 2. The segments in which the items' rows lie: items that follow each other mostly lie so in a segment too.
 //! 3. An index of all outcomes, built when it is first needed, finds items whose rows have changed places, and
-//!    outcomes of the same input that nobody else has taken.
+//!    outcomes of the same input that nobody else has taken. For few items, what concerns them is indexed, some times.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::Store;
@@ -18,7 +18,7 @@ use super::codec::{Who, decode_segment, decode_who};
 use super::db::{DIRECTORY, SEGMENTS, VERSIONS, table};
 use super::error::StoreError;
 use super::guard::guard;
-use super::index::{Index, Spot};
+use super::index::{Index, Spot, Wanted};
 use super::model::Segment;
 use crate::data::{Failure, Hash, Items, Origin, Usage};
 
@@ -45,6 +45,11 @@ impl Hit {
         self.segment.usage[self.at as usize]
     }
 
+    /// The version that made it, where it was accepted for another one.
+    pub fn made(&self) -> Option<Hash> {
+        self.segment.made
+    }
+
     /// The hash of what its action saw.
     pub fn input(&self) -> Hash {
         self.segment.inputs[self.at as usize]
@@ -55,6 +60,7 @@ impl Hit {
 #[derive(Debug)]
 pub struct View {
     store: Store,
+    version: Hash,
     directory: Directory,
     state: Mutex<State>,
 }
@@ -89,6 +95,8 @@ struct State {
     again: Option<Index>,
     /// All outcomes.
     all: Option<Index>,
+    /// How often all outcomes were gone through for a few items.
+    scans: u32,
     taken: Taken,
 }
 
@@ -125,13 +133,26 @@ impl Taken {
 /// many more.
 const NEAR_FACTOR: u64 = 8;
 const NEAR_EXTRA: u64 = 100_000;
+/// Rows that were added or removed before it may have moved an item by so many places.
+const NEAR_SLACK: u64 = 4000;
+/// So few items are looked for without an index of everything, so many times, where there are that many outcomes.
+const FEW_ITEMS: usize = 1000;
+const SCANS: u32 = 4;
+const MANY_OUTCOMES: u64 = 100_000;
+/// Segments that are looked at to tell how long items take.
+const SAMPLED_SEGMENTS: usize = 16;
 /// A hit keeps its whole segment in memory if at least one in so many of its items was hit.
 const SPARSE: usize = 8;
 
 impl View {
     pub(super) fn new(store: &Store, stage: &str, version: Hash) -> Result<View, StoreError> {
         let directory = store.reading(|transaction| Directory::read(transaction, stage, version))?;
-        Ok(View { store: store.clone(), directory, state: Mutex::default() })
+        Ok(View { store: store.clone(), version, directory, state: Mutex::default() })
+    }
+
+    /// The version whose outcomes these are.
+    pub fn version(&self) -> Hash {
+        self.version
     }
 
     /// Whether there are no outcomes.
@@ -165,7 +186,8 @@ impl View {
         self.store.reading(|transaction| {
             let mut lookup = Lookup::begin(self, transaction, items, inputs)?;
             lookup.again()?;
-            lookup.near()?;
+            lookup.near(0)?;
+            lookup.near(NEAR_SLACK)?;
             lookup.anywhere(moved && !keyed)?;
             lookup.hits()
         })
@@ -179,15 +201,35 @@ impl View {
         self.store.reading(|transaction| {
             let reader = Reader::new(self, transaction)?;
             let mut state = self.state();
-            reader.index_all(&mut state)?;
-            let all = state.all.as_mut().expect("built above");
-            let spots: Vec<Option<Spot>> = origins.iter().map(|&origin| all.find_origin(origin)).collect();
+            let wanted: HashSet<Origin> = origins.iter().copied().collect();
+            let mut index = reader.index_for(&mut state, origins.len(), &|_, origin| wanted.contains(&origin))?;
+            let spots: Vec<Option<Spot>> = origins.iter().map(|&origin| index.find_origin(origin)).collect();
+            reader.put_back(&mut state, index);
             let mut inputs = vec![None; origins.len()];
             for (place, found) in by_place(&spots) {
                 let segment = reader.segment(&mut state, place)?;
                 found.iter().for_each(|&(i, at)| inputs[i as usize] = Some(segment.inputs[at as usize]));
             }
             Ok(inputs)
+        })
+    }
+
+    /// The mean time that an item which succeeded took, in microseconds, by a sample; `None`: none did.
+    pub fn mean_micros(&self) -> Result<Option<f64>, StoreError> {
+        let segments = self.directory.entries.len();
+        if segments == 0 {
+            return Ok(None);
+        }
+        self.store.reading(|transaction| {
+            let reader = Reader::new(self, transaction)?;
+            let (mut micros, mut items) = (0, 0);
+            for n in 0..segments.min(SAMPLED_SEGMENTS) {
+                let segment =
+                    reader.segment(&mut self.state(), (n * segments / segments.min(SAMPLED_SEGMENTS)) as u32)?;
+                micros += segment.usage[..segment.done].iter().map(|usage| u64::from(usage.micros)).sum::<u64>();
+                items += segment.done as u64;
+            }
+            Ok((items > 0).then(|| micros as f64 / items as f64))
         })
     }
 
@@ -274,10 +316,13 @@ impl<'v> Reader<'v> {
         Ok(segment)
     }
 
+    fn who(&self, place: u32) -> Result<Who, StoreError> {
+        self.decoded(place, decode_who)
+    }
+
     fn index(&self, places: &[u32]) -> Result<Index, StoreError> {
         let items = places.iter().map(|&place| self.directory.entries[place as usize].items as usize).sum();
-        let who = |place: u32| -> Result<Who, StoreError> { self.decoded(place, decode_who) };
-        Index::build(places, items, who)
+        Index::build(places, items, |place| self.who(place), None)
     }
 
     fn index_again(&self, state: &mut State) -> Result<(), StoreError> {
@@ -287,12 +332,25 @@ impl<'v> Reader<'v> {
         Ok(())
     }
 
-    fn index_all(&self, state: &mut State) -> Result<(), StoreError> {
-        if state.all.is_none() {
-            let places: Vec<u32> = (0..self.directory.entries.len() as u32).collect();
-            state.all = Some(self.index(&places)?);
+    /// An index in which `few` items are looked for, those that are `wanted`: the index of all outcomes, which is to
+    /// be put back, or one of theirs.
+    fn index_for(&self, state: &mut State, few: usize, wanted: Wanted<'_>) -> Result<Index, StoreError> {
+        if let Some(all) = state.all.take() {
+            return Ok(all);
         }
-        Ok(())
+        let places: Vec<u32> = (0..self.directory.entries.len() as u32).collect();
+        if few > FEW_ITEMS || state.scans == SCANS || self.directory.items < MANY_OUTCOMES {
+            return self.index(&places);
+        }
+        state.scans += 1;
+        Index::build(&places, few, |place| self.who(place), Some(wanted))
+    }
+
+    /// Keeps an index of all outcomes for the next who needs it.
+    fn put_back(&self, state: &mut State, index: Index) {
+        if index.is_whole() {
+            state.all = Some(index);
+        }
     }
 }
 
@@ -371,14 +429,14 @@ impl<'v> Lookup<'v> {
         Ok(())
     }
 
-    /// Looks where the rows are.
-    fn near(&mut self) -> Result<(), StoreError> {
+    /// Looks where the rows are, or were when up to `slack` more or fewer stood before them.
+    fn near(&mut self, slack: u64) -> Result<(), StoreError> {
         if self.missing == 0 {
             return Ok(());
         }
         let low = self.items.rows.iter().copied().min().unwrap_or(0);
         let high = self.items.rows.iter().copied().max().unwrap_or(0);
-        let places = self.reader.directory.near(low, high);
+        let places = self.reader.directory.near(low.saturating_sub(slack), high.saturating_add(slack));
         let held: u64 = places.iter().map(|&place| u64::from(self.entry(place).items)).sum();
         if held > NEAR_FACTOR * self.items.len() as u64 + NEAR_EXTRA {
             return Ok(());
@@ -401,28 +459,30 @@ impl<'v> Lookup<'v> {
         if self.missing == 0 || self.state.taken.count == self.reader.directory.items {
             return Ok(());
         }
-        self.reader.index_all(&mut self.state)?;
+        let wanted: HashSet<u64> = self.open_items().iter().map(|&i| self.inputs[i].short()).collect();
+        let mut index = self.reader.index_for(&mut self.state, self.missing, &|input, _| wanted.contains(&input))?;
         self.search(
-            |state, input, origin| state.all.as_ref()?.find(input, origin),
+            |_, input, origin| index.find(input, origin),
             |_, segment, spot, origin| segment.origins[spot.at as usize] == origin,
         )?;
-        if !others || self.missing == 0 {
-            return Ok(());
+        if others && self.missing > 0 {
+            // Where nothing was replaced, what follows an outcome in its segment counts as well.
+            let plain = self.reader.directory.again.is_empty();
+            self.search(
+                |taken, input, _| index.find_free(input, |spot| !taken.has(spot)),
+                |taken, _, spot, _| plain && !taken.has(spot),
+            )?;
         }
-        // Where nothing was replaced, what follows an outcome in its segment counts as well.
-        let plain = self.reader.directory.again.is_empty();
-        self.search(
-            |State { all, taken, .. }, input, _| all.as_mut()?.find_free(input, |spot| !taken.has(spot)),
-            |state, _, spot, _| plain && !state.taken.has(spot),
-        )
+        self.reader.put_back(&mut self.state, index);
+        Ok(())
     }
 
     /// Finds open items with `find`. What moved mostly moved together: what follows the last one in its segment is
     /// tried first, and is it if the input is the same and `follows` agrees.
     fn search(
         &mut self,
-        find: impl Fn(&mut State, Hash, Origin) -> Option<Spot>,
-        follows: impl Fn(&State, &Segment, Spot, Origin) -> bool,
+        mut find: impl FnMut(&Taken, Hash, Origin) -> Option<Spot>,
+        follows: impl Fn(&Taken, &Segment, Spot, Origin) -> bool,
     ) -> Result<(), StoreError> {
         let mut next: Option<(Spot, Arc<Segment>)> = None;
         for i in self.open_items() {
@@ -430,12 +490,12 @@ impl<'v> Lookup<'v> {
             let (spot, segment) = match next.take() {
                 Some((spot, segment))
                     if segment.inputs.get(spot.at as usize) == Some(&input)
-                        && follows(&self.state, &segment, spot, origin) =>
+                        && follows(&self.state.taken, &segment, spot, origin) =>
                 {
                     (spot, segment)
                 }
                 _ => {
-                    let Some(spot) = find(&mut self.state, input, origin) else { continue };
+                    let Some(spot) = find(&self.state.taken, input, origin) else { continue };
                     (spot, self.segment(spot.place)?)
                 }
             };

@@ -313,6 +313,7 @@ impl Ended {
             counts: self.counts.clone(),
             added: self.rows_added(),
             failures: self.failed.iter().map(|(i, failure, _)| (items.key(of(i)), failure.clone())).collect(),
+            made: None,
         }
     }
 

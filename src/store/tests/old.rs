@@ -46,6 +46,11 @@ fn a_store_of_format_2_opens() {
     opens(2);
 }
 
+#[test]
+fn a_store_of_format_3_opens() {
+    opens(3);
+}
+
 fn opens(format: u64) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(committed(format), dir.path().join("store.redb")).unwrap();
