@@ -140,6 +140,9 @@ impl From<ExportError> for CliError {
 /// What to do about an error of the engine.
 fn way_out(error: &EngineError) -> Option<&'static str> {
     match error {
+        EngineError::StalePlan { .. } => {
+            Some("look at what would run now, and make a new one: `bpp-flow plan --out FILE`")
+        }
         EngineError::NoState => Some("`bpp-flow run` makes results"),
         EngineError::Plan(PlanError::NoInterpreter { .. }) => {
             Some("activate a virtual environment, or set `interpreter:` in the workflow")

@@ -44,6 +44,8 @@ enum Exit {
     Failed,
     /// Usage, or an invalid workflow.
     Usage,
+    /// `plan --check` found something to do.
+    Due,
     /// The run finished, some results are failures.
     Failures,
     /// By a signal.
@@ -56,6 +58,7 @@ impl Exit {
             Exit::Success => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
+            Exit::Due => 3,
             Exit::Failures => 100,
             Exit::Interrupted => 130,
         }
@@ -86,7 +89,7 @@ Example:
 
 Exit codes:
   0 success; 1 the run or the environment failed; 2 usage or an invalid workflow;
-  100 the run finished and some items failed; 130 interrupted";
+  3 plan --check found something to do; 100 the run finished and some items failed; 130 interrupted";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -223,7 +226,7 @@ mod tests {
     #[test]
     fn what_comes_later_is_refused_with_exit_code_2() {
         let terminal = Terminal::detect(terminal::Color::Never);
-        let lines = ["accept", "config x.yaml", "report -o r.html", "store gc", "plan --check", "plan --explain k"];
+        let lines = ["accept", "config x.yaml", "report -o r.html", "store gc"];
         for line in lines.into_iter().chain(["run --profile hpc", "run --backend dask"]) {
             let words = std::iter::once("bpp-flow").chain(line.split(' '));
             let error = match Cli::try_parse_from(words) {

@@ -15,6 +15,7 @@ use super::error::{CliError, Context};
 use super::globals::Globals;
 use super::load::{Loaded, load};
 use super::options::{Execution, Selection};
+use super::plan::What;
 use super::signals::Listener;
 use super::terminal::Terminal;
 
@@ -43,14 +44,22 @@ pub(super) struct Args {
     /// Only tells what would run, as `plan` does
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Does what a plan says that `plan --out FILE` wrote, or nothing if it is stale
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stage", "limit", "items", "rows", "fresh"])]
+    plan: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
     let loaded = load(args.file.as_deref(), globals, terminal)?;
     let options = args.execution.apply(args.selection.options(&loaded, globals)?, globals);
     if args.dry_run {
-        return super::plan::show(&loaded, &options, args.execution.json, terminal);
+        let what = What { json: args.execution.json, ..What::default() };
+        return super::plan::show(&loaded, &options, &what, terminal);
     }
+    let options = match &args.plan {
+        Some(path) => super::plan::read(path)?.options(options),
+        None => options,
+    };
     execute(&loaded, &options, &args.execution, globals, terminal)
 }
 

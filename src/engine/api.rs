@@ -7,11 +7,12 @@ use crate::data::{Failure, Usage};
 use crate::spec::model::{Backend, Workflow};
 
 pub use super::EngineError;
-pub use super::explain::plan;
+pub use super::explain::{Wanted, plan};
 pub use super::look::{Rows, errors, failure_of, inspect, remove_run, repair, results, runs, status};
 pub use super::outputs::check;
 pub use super::resolve::{Retry, USAGE_COLUMNS};
 pub use super::run::{environments_secrets, run, secrets};
+pub use super::ticket::Ticket;
 
 /// A loaded workflow.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct RunOptions {
     pub grace: Duration,
     /// No new item is taken up after this time.
     pub stop_after: Option<Duration>,
+    /// A plan that this run keeps to.
+    pub ticket: Option<Ticket>,
     /// Insist on a state on a network file system.
     pub on_network_fs: bool,
 }

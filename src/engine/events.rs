@@ -164,12 +164,63 @@ pub struct StagePlan {
     pub samples: BTreeMap<String, Vec<String>>,
     /// What changed for all items of the stage, in words: `function measure in features.py changed`.
     pub changes: Vec<String>,
+    /// How long the due items will take together, and the possible ones: by what items took before, with as many at
+    /// once as the stage has workers. `None`: none of it ran before.
+    pub seconds: Option<f64>,
+    pub possible_seconds: Option<f64>,
     /// Names of the inputs.
     pub inputs: Vec<String>,
+    /// Names of the stages that it comes after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// `map`, `flat_map`, `filter`, `reduce`, `once`.
     pub verb: String,
     /// `python features:measure`, `command true …`, `assign ratio`.
     pub action: String,
+}
+
+/// What a run would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanReport {
+    /// In the order of the graph.
+    pub stages: Vec<StagePlan>,
+    /// What was followed through them.
+    #[serde(skip)]
+    pub followed: Vec<Followed>,
+    /// Of each stage: its version in hex, and which items are due, where that was asked for.
+    #[serde(skip)]
+    pub due: Vec<DueItems>,
+}
+
+/// The items of a stage that are due.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueItems {
+    pub name: String,
+    /// Of the stage, in hex.
+    pub version: String,
+    /// A hash of all of them, in order, and of the counts beside them.
+    pub digest: String,
+    /// Their keys; the first of many.
+    pub due: Vec<String>,
+    /// How many there are.
+    pub count: u64,
+    /// How many may follow from what runs.
+    pub possible: u64,
+}
+
+/// An item as it was met in a stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Followed {
+    pub stage: String,
+    pub key: String,
+    /// `done`, `due`, `possible`, `blocked`, `failed`, `dropped` (by a filter) or `gone` (it gave no rows).
+    pub state: String,
+    /// Why, in words.
+    pub why: String,
+    /// The number of the version that made its result.
+    pub version: Option<u32>,
+    pub attempts: Option<u16>,
+    pub seconds: Option<f64>,
 }
 
 /// A run's entry in the catalogue; also what `status` reads of a run that is going.

@@ -12,7 +12,7 @@ use super::dispatcher::Message;
 use super::replay::Replay;
 use super::writer::{Entry, Receipt};
 use crate::data::identify::Identifier;
-use crate::data::source;
+use crate::data::source::{self, SourceError};
 use crate::data::{Batch, Secrets};
 use crate::plan::PlannedStage;
 use crate::spec::model::Source;
@@ -59,9 +59,8 @@ impl SourceFeed {
         if keeps {
             self.write(Write::RosterBegin { source: self.source.name.clone() });
         }
-        let mut identifier = Identifier::new(&self.source.name, &self.source.key);
-        for batch in source::open_in(&self.source, &self.around, None, stdin_of(&self.source))? {
-            let mut batch = identifier.identify(batch?)?;
+        for batch in identified(&self.source, &self.around, stdin_of(&self.source))? {
+            let mut batch = batch?;
             batch.bad.iter_mut().for_each(|(_, _, failure)| self.secrets.hide_in_failure(failure));
             let (batch, full) = self.limited(batch, reading.rows);
             let batch = Arc::new(batch);
@@ -155,6 +154,37 @@ impl Reading {
             content,
         }
     }
+}
+
+/// Batches that may wait between two threads.
+const AHEAD: usize = 4;
+
+/// The batches of a source with who their rows are. One thread reads, another identifies, both a little ahead.
+pub fn identified(
+    source: &Source,
+    around: &source::Surroundings,
+    stdin: Option<Box<dyn std::io::Read + Send>>,
+) -> Result<impl Iterator<Item = Result<RosterBatch, SourceError>> + use<>, SourceError> {
+    let reader = source::open_in(source, around, None, stdin)?;
+    let mut identifier = Identifier::new(&source.name, &source.key);
+    let read = ahead(reader);
+    Ok(ahead(read.map(move |batch| identifier.identify(batch?))))
+}
+
+/// What an iterator gives, from a thread of its own. If that panics, so does who waits for it.
+fn ahead<T: Send + 'static>(mut items: impl Iterator<Item = T> + Send + 'static) -> impl Iterator<Item = T> + Send {
+    let (sender, receiver) = crossbeam_channel::bounded(AHEAD);
+    let mut thread =
+        Some(std::thread::spawn(move || while items.next().is_some_and(|item| sender.send(item).is_ok()) {}));
+    std::iter::from_fn(move || {
+        let next = receiver.recv().ok();
+        if next.is_none()
+            && let Some(Err(panic)) = thread.take().map(std::thread::JoinHandle::join)
+        {
+            std::panic::resume_unwind(panic);
+        }
+        next
+    })
 }
 
 /// Whether reading the source uses it up: its last roster stands for it until it is read again.

@@ -120,6 +120,14 @@ impl Grouping {
     }
 }
 
+/// The names of the groups that some rows belong to.
+pub fn groups_of_rows(stage: &PlannedStage, rows: &Table) -> Vec<String> {
+    let mut grouping = Grouping::new(Arc::new(stage.clone()));
+    grouping.add(rows);
+    let (groups, _) = grouping.finish();
+    (0..groups.len()).map(|i| groups.items.key(i)).collect()
+}
+
 fn group_columns<'t>(stage: &PlannedStage, table: &'t Table) -> Vec<Option<&'t Column>> {
     stage.group_by().iter().map(|name| table.column(name)).collect()
 }

@@ -10,10 +10,11 @@ use super::replay::{Replay, Sources, StageFlow};
 use super::resolve::{Policy, Resolver, usage_of};
 use super::run::{compile, stage_named};
 use super::stage::Failures;
+use super::versions::Numbers;
 use crate::data::{Column, Hash, Table, Usage, Value};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
-use crate::store::{Inspection, OpenOptions, Repaired, Store, Write};
+use crate::store::{Hit, Inspection, OpenOptions, Repaired, Store, Write};
 
 /// A replay of what is stored. A stage whose version as of now has no results is shown at the version it last ran
 /// with.
@@ -65,13 +66,15 @@ pub fn results(
     let replay = open(flow)?;
     let index = stage_named(&replay.plan, stage)?;
     let mut left = limit.unwrap_or(u64::MAX);
-    let resolver = Resolver { with_usage: usage, ..replay.resolver(index, Policy::default())? };
+    let resolver = Resolver { keeps_hits: usage, ..replay.resolver(index, Policy::default())? };
+    let numbers = Numbers::of(&replay.store, stage)?;
+    let made = |hit: &Hit| numbers.get(hit.made().unwrap_or(replay.versions[index]));
     let _ = replay.resolved_by(&resolver, &mut |flow| {
-        let table = match (failed, flow.resolved.usage.as_ref()) {
-            (true, None) => failed_rows(&flow, true),
-            (true, Some(_)) => usage_of(&flow.resolved.failed).join(&failed_rows(&flow, true)),
-            (false, None) => flow.resolved.out.table,
-            (false, Some(usage)) => usage.join(&flow.resolved.out.table),
+        let table = match (failed, usage) {
+            (true, false) => failed_rows(&flow, true),
+            (true, true) => usage_of(&flow.resolved.failed, made).join(&failed_rows(&flow, true)),
+            (false, false) => flow.resolved.out.table,
+            (false, true) => usage_of(&flow.resolved.hits, made).join(&flow.resolved.out.table),
         };
         let rows = (table.rows() as u64).min(left);
         left -= rows;

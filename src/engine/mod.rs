@@ -23,6 +23,8 @@ pub mod run;
 pub mod selection;
 pub mod stage;
 mod suspects;
+mod ticket;
+mod versions;
 pub mod writer;
 
 /// bpp-flow could not do its own job. (A failing item is data, not one of these.)
@@ -58,6 +60,9 @@ pub enum EngineError {
     /// A template of an output path.
     #[error("output of stage {stage}: {problem}")]
     OutputPath { stage: String, problem: String },
+    /// What a plan told is no longer what a run would do.
+    #[error("the plan is stale: {what}")]
+    StalePlan { what: String },
     /// There is nothing to look at yet.
     #[error("no run of this workflow yet")]
     NoState,

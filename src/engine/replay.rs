@@ -140,7 +140,7 @@ impl Replay {
             dir: self.plan.workflow.dir.clone(),
             policy: Arc::new(policy),
             params,
-            with_usage: false,
+            keeps_hits: false,
         })
     }
 

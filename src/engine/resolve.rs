@@ -100,8 +100,12 @@ pub struct Resolved {
     pub done: u64,
     /// The rows that these give, in order.
     pub out: Batch,
-    /// For each of these rows, of a resolver that tells so: what its item used ([`USAGE_COLUMNS`]).
-    pub usage: Option<Table>,
+    /// Their results, of a resolver that keeps them.
+    pub hits: Vec<(u32, Hit)>,
+    /// How many of them an earlier version made, for which they were accepted since.
+    pub accepted: Vec<(Hash, u64)>,
+    /// Whether an item was given the result of another one with the same input.
+    pub borrowed: bool,
     /// Failures that hold: the item's position in the batch, and its result.
     pub failed: Vec<(u32, Hit)>,
     /// Items to run.
@@ -118,12 +122,13 @@ pub struct Resolver {
     pub dir: PathBuf,
     /// What item-wise `deps` templates may name.
     pub params: Arc<Vec<(String, Value)>>,
-    /// Whether to tell what items used.
-    pub with_usage: bool,
+    /// Whether to keep the results of items that are done.
+    pub keeps_hits: bool,
 }
 
-/// What is told of how an item was run: attempts, seconds of the last one, bytes of memory that it held at most.
-pub const USAGE_COLUMNS: [&str; 3] = ["attempts", "seconds", "peak_memory"];
+/// What is told of how an item was run: attempts, seconds of the last one, bytes of memory that it held at most, and
+/// the number of the version that made its result.
+pub const USAGE_COLUMNS: [&str; 4] = ["attempts", "seconds", "peak_memory", "version"];
 
 impl Resolver {
     /// Whether some items may have a result at the stage's version.
@@ -152,8 +157,7 @@ impl Resolver {
             }
             _ => vec![None; batch.len()],
         };
-        let mut resolved =
-            Resolved { inputs, done: 0, out: empty(batch), usage: None, failed: Vec::new(), due: Vec::new() };
+        let mut resolved = Resolved::nothing(inputs, empty(batch));
         let mut done = Vec::new();
         for (i, hit) in hits.into_iter().enumerate() {
             let i = i as u32;
@@ -165,8 +169,11 @@ impl Resolver {
             }
         }
         resolved.done = done.len() as u64;
-        resolved.usage = self.with_usage.then(|| usage_of(&done));
         resolved.out = self.rows_of(batch, &done);
+        let origin = |(i, hit): &(u32, Hit)| hit.origin() != batch.items.origins[*i as usize];
+        resolved.borrowed = moved && !self.stage.keyed && done.iter().any(origin);
+        resolved.accepted = accepted_of(&done);
+        resolved.hits = if self.keeps_hits { done } else { Vec::new() };
         Ok(resolved)
     }
 
@@ -211,14 +218,43 @@ impl Resolver {
     }
 }
 
-/// What items used, once for each row that they gave; failed ones gave none and stand once.
-pub fn usage_of(hits: &[(u32, Hit)]) -> Table {
+impl Resolved {
+    fn nothing(inputs: Vec<Hash>, out: Batch) -> Resolved {
+        Resolved {
+            inputs,
+            done: 0,
+            out,
+            hits: Vec::new(),
+            accepted: Vec::new(),
+            borrowed: false,
+            failed: Vec::new(),
+            due: Vec::new(),
+        }
+    }
+}
+
+/// By version, how many results were made by another one than that under which they are kept.
+fn accepted_of(done: &[(u32, Hit)]) -> Vec<(Hash, u64)> {
+    let mut accepted: Vec<(Hash, u64)> = Vec::new();
+    for version in done.iter().filter_map(|(_, hit)| hit.made()) {
+        match accepted.iter_mut().find(|(known, _)| *known == version) {
+            Some((_, n)) => *n += 1,
+            None => accepted.push((version, 1)),
+        }
+    }
+    accepted
+}
+
+/// What items used, once for each row that they gave; failed ones gave none and stand once. `number` is that of the
+/// version that made a result.
+pub fn usage_of(hits: &[(u32, Hit)], number: impl Fn(&Hit) -> Option<u32>) -> Table {
     Table::from_rows(hits.iter().flat_map(|(_, hit)| {
         let usage = hit.usage();
         let row = [
             Value::Int(hit.attempt().into()),
             Value::Float(usage.seconds()),
             usage.peak_bytes().map_or(Value::Null, |bytes| Value::Int(bytes as i64)),
+            number(hit).map_or(Value::Null, |number| Value::Int(number.into())),
         ];
         let row: Vec<(String, Value)> = USAGE_COLUMNS.map(str::to_string).into_iter().zip(row).collect();
         let rows = if hit.failure().is_some() { 1 } else { hit.segment.count(hit.at as usize) };

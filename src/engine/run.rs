@@ -12,6 +12,7 @@ use super::books::Books;
 use super::budget::Budget;
 use super::dispatcher::{Dispatcher, End, Helpers, Lines, Lookup, Message, Orders};
 use super::events::{Event, RunState, RunSummary};
+use super::explain::{Wanted, survey};
 use super::feed::{self, SourceFeed};
 use super::groups::GroupRows;
 use super::prepare::{Preparer, RowsOf};
@@ -49,6 +50,10 @@ pub fn run(
     let store = Store::open(&flow.state_dir, &open)?;
     let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
     let mut books = Books::new(id, flow, options, &replay, &selected, started);
+    if let Some(ticket) = &options.ticket {
+        let now = survey(&plan, Some(&store), options, &Wanted::default())?;
+        ticket.check(&flow.workflow.name, &now)?;
+    }
     let _ = events.send(books.run_started());
     if options.asks_for_everything() && books.is_settled(&replay)? {
         forget_in_hand(&flow.state_dir);
@@ -286,7 +291,7 @@ impl Helpers for Crew {
             dir: self.dir.clone(),
             policy: self.policy.clone(),
             params: self.params.clone(),
-            with_usage: false,
+            keeps_hits: false,
         }));
         stage.preparer = Some(self.preparer(stage, None));
         Ok(())

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::data::{Failure, Usage};
-use crate::engine::events::{Counts, Event, RunRecord, RunSummary, StagePlan};
+use crate::engine::events::{Counts, Event, PlanReport, RunRecord, RunSummary};
 
 use super::meter::seconds_left;
 
@@ -20,8 +20,12 @@ pub fn print(out: &mut dyn Write, document: &impl Serialize) -> io::Result<()> {
 }
 
 /// What `plan --json` prints.
-pub fn plan(workflow: &str, stages: &[StagePlan]) -> Value {
-    json!({ "workflow": workflow, "stages": stages })
+pub fn plan(workflow: &str, report: &PlanReport) -> Value {
+    let mut document = json!({ "workflow": workflow, "stages": report.stages });
+    if !report.followed.is_empty() {
+        document["item"] = json!(report.followed);
+    }
+    document
 }
 
 /// What `run --json` prints.

@@ -1,15 +1,15 @@
 //! What a run would do: the stages in the order of the graph, and why.
 
-use crate::engine::events::StagePlan;
+use crate::engine::events::{Followed, StagePlan};
 
 use super::grid::{Cell, Grid, one_line};
-use super::phrase::{count, grouped, shell_quote};
+use super::phrase::{count, duration, grouped, shell_quote};
 use super::style::{Style, Tint};
 
 /// The plan as text.
 pub fn render(stages: &[StagePlan], style: Style, width: Option<usize>) -> String {
     let mut out = grid(stages).render(style, width);
-    stages.iter().for_each(|stage| reasons(&mut out, stage, style));
+    stages.iter().for_each(|stage| reasons(&mut out, stage, stages, style));
     out.push('\n');
     out.push_str(&conclusion(stages));
     out
@@ -47,25 +47,77 @@ fn total(stage: &StagePlan) -> String {
     }
 }
 
-/// Why a stage's items are due, with the first keys of each reason.
-fn reasons(out: &mut String, stage: &StagePlan, style: Style) {
-    if stage.reasons.values().all(|&n| n == 0) && stage.changes.is_empty() {
+/// What of a stage will run and may run, how long that takes, and why, with the first keys of each reason.
+fn reasons(out: &mut String, stage: &StagePlan, plan: &[StagePlan], style: Style) {
+    if stage.due + stage.possible == 0 {
         return;
     }
-    out.push_str(&format!("\n{}\n", style.paint(Tint::Bold, &stage.name)));
+    let mut words = Vec::new();
+    if stage.due > 0 {
+        words.push(format!("{} to run{}", grouped(stage.due), about(stage.seconds)));
+    }
+    if stage.possible > 0 {
+        let up_to = format!("up to {}{} possible", grouped(stage.possible), if stage.due > 0 { " more" } else { "" });
+        words.push(format!("{up_to}, behind {}{}", behind(stage, plan), about(stage.possible_seconds)));
+    }
+    out.push_str(&format!("\n{}: {}\n", style.paint(Tint::Bold, &stage.name), words.join("; ")));
     stage.changes.iter().for_each(|change| out.push_str(&format!("  {change}\n")));
     let mut grid = Vec::new();
     for (reason, &n) in stage.reasons.iter().filter(|(_, n)| **n > 0) {
         let keys = stage.samples.get(reason).map(Vec::as_slice).unwrap_or_default();
-        grid.push((grouped(n), reason.replace('_', " "), explained(keys, n)));
+        grid.push((sign(reason, style), grouped(n), reason.replace('_', " "), explained(keys, n)));
     }
-    let digits = grid.iter().map(|r| r.0.len()).max().unwrap_or(0);
-    let words = grid.iter().map(|r| r.1.len()).max().unwrap_or(0);
-    for (n, reason, keys) in grid {
-        let line = format!("  {n:>digits$}  {reason:words$}  {keys}");
+    let digits = grid.iter().map(|r| r.1.len()).max().unwrap_or(0);
+    let words = grid.iter().map(|r| r.2.len()).max().unwrap_or(0);
+    for (sign, n, reason, keys) in grid {
+        let line = format!("  {sign} {n:>digits$}  {reason:words$}  {keys}");
         out.push_str(line.trim_end());
         out.push('\n');
     }
+}
+
+/// What is new, what replaces something, what is tried again.
+fn sign(reason: &str, style: Style) -> String {
+    match reason {
+        "new" => style.paint(Tint::Green, "+"),
+        "failed_before" | "lost" | "limit_changed" | "fresh" => style.paint(Tint::Yellow, "!"),
+        _ => style.paint(Tint::Cyan, "~"),
+    }
+}
+
+/// The stages before this one that have something to run.
+fn behind(stage: &StagePlan, plan: &[StagePlan]) -> String {
+    let runs = |name: &&String| plan.iter().any(|s| s.name == **name && s.due + s.possible > 0);
+    let before: Vec<&str> = stage.inputs.iter().chain(&stage.after).filter(runs).map(String::as_str).collect();
+    before.join(", ")
+}
+
+fn about(seconds: Option<f64>) -> String {
+    seconds.filter(|s| *s >= 1.0).map_or_else(String::new, |s| format!(", about {}", duration(s)))
+}
+
+/// One item's way through the stages.
+pub fn render_followed(followed: &[Followed], style: Style, width: Option<usize>) -> String {
+    let mut grid = Grid::new(["stage", "key", "", "why", "version", "attempts", "seconds"]);
+    for met in followed {
+        let tint = match met.state.as_str() {
+            "done" => Tint::Green,
+            "due" | "possible" => Tint::Cyan,
+            "failed" => Tint::Red,
+            _ => Tint::Yellow,
+        };
+        let number = |n: Option<String>| Cell::number(n.unwrap_or_default());
+        grid.push(vec![
+            Cell::text(&met.stage).tinted(Tint::Bold),
+            Cell::text(&met.key),
+            Cell::text(&met.state).tinted(tint),
+            Cell::text(&met.why),
+            number(met.version.map(|n| n.to_string())),
+            number(met.attempts.map(|n| n.to_string())),
+            number(met.seconds.map(|s| format!("{s:.3}"))),
+        ]);
+    }
+    grid.render(style, width)
 }
 
 /// `c7 (area: 3 → 4), 'c 9', …`: keys as they can be pasted back, with what changed.
@@ -96,7 +148,8 @@ fn conclusion(stages: &[StagePlan]) -> String {
     let due = stages.iter().map(|s| s.due).sum();
     let possible: u64 = stages.iter().map(|s| s.possible).sum();
     let more = if possible > 0 { format!(", up to {} more behind them", grouped(possible)) } else { String::new() };
-    format!("{} to run{more}\n", count(due, "item"))
+    let seconds: f64 = stages.iter().filter_map(|s| s.seconds).sum();
+    format!("{} to run{more}{}\n", count(due, "item"), about(Some(seconds)))
 }
 
 #[cfg(test)]
@@ -125,6 +178,7 @@ mod tests {
         ]
         .into();
         measure.changes = vec!["function measure in features.py changed".into()];
+        measure.seconds = Some(42.0);
         measure
     }
 
@@ -137,12 +191,14 @@ mod tests {
         measure  cells    map: python features:measure     2,000  1,988   12         0        0       0
         summary  measure  reduce: python features:summary      ?      0    0         3        0       0
 
-        measure
+        measure: 12 to run, about 42s
           function measure in features.py changed
-           2  input changed  'c 7' (area: 3 → 4), c9
-          10  new            'c 1', c2, c3, …
+          ~  2  input changed  'c 7' (area: 3 → 4), c9
+          + 10  new            'c 1', c2, c3, …
 
-        12 items to run, up to 3 more behind them
+        summary: up to 3 possible, behind measure
+
+        12 items to run, up to 3 more behind them, about 42s
         ");
     }
 

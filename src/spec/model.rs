@@ -151,6 +151,16 @@ pub enum Input {
     Stage(usize),
 }
 
+impl Input {
+    /// The stage, if it is one.
+    pub fn stage(&self) -> Option<usize> {
+        match *self {
+            Input::Stage(stage) => Some(stage),
+            Input::Source(_) => None,
+        }
+    }
+}
+
 /// What a stage runs.
 #[derive(Debug, Clone)]
 pub enum Action {

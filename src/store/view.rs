@@ -50,6 +50,11 @@ impl Hit {
         self.segment.made
     }
 
+    /// Whose it is.
+    pub fn origin(&self) -> Origin {
+        self.segment.origins[self.at as usize]
+    }
+
     /// The hash of what its action saw.
     pub fn input(&self) -> Hash {
         self.segment.inputs[self.at as usize]
