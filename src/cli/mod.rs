@@ -3,6 +3,7 @@
 //! A command is an `Args` struct, whose doc comments are its help, and a `run` function that answers with an
 //! [`Exit`] or a [`CliError`]. Data go to stdout, talk to stderr.
 
+mod accept;
 mod check;
 mod completions;
 mod error;
@@ -104,8 +105,7 @@ enum Command {
     Init(init::Args),
     Schema(schema::Args),
     Completions(completions::Args),
-    #[command(hide = true)]
-    Accept(later::Args),
+    Accept(accept::Args),
     #[command(hide = true)]
     Config(later::Args),
     #[command(hide = true)]
@@ -147,7 +147,7 @@ fn dispatch(cli: &Cli, terminal: &Terminal) -> Result<Exit, CliError> {
         Command::Init(args) => init::run(args, globals, terminal),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
-        Command::Accept(_) => later::refuse("accept"),
+        Command::Accept(args) => accept::run(args, globals, terminal),
         Command::Config(_) => later::refuse("config"),
         Command::Report(_) => later::refuse("report"),
         Command::Store(args) => store::run(args, globals, terminal),
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_comes_later_is_refused_with_exit_code_2() {
         let terminal = Terminal::detect(terminal::Color::Never);
-        let lines = ["accept", "config x.yaml", "report -o r.html", "store gc"];
+        let lines = ["config x.yaml", "report -o r.html", "store gc"];
         for line in lines.into_iter().chain(["run --profile hpc", "run --backend dask"]) {
             let words = std::iter::once("bpp-flow").chain(line.split(' '));
             let error = match Cli::try_parse_from(words) {

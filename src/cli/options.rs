@@ -79,18 +79,23 @@ pub(super) struct Execution {
 impl Execution {
     /// Completes a selection with how it runs.
     pub(super) fn apply(&self, options: RunOptions, globals: &Globals) -> RunOptions {
-        let words: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
         RunOptions {
             backend: self.backend,
             workers: self.workers,
             debug: self.debug,
             want_items: self.events.is_some() || globals.verbose > 0,
-            command: shell_line(std::iter::once("bpp-flow").chain(words.iter().map(String::as_str))),
+            command: command_line(),
             grace: self.grace,
             stop_after: self.stop_after,
             ..options
         }
     }
+}
+
+/// The command line, for the catalogue of runs.
+pub(super) fn command_line() -> String {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    shell_line(std::iter::once("bpp-flow").chain(words.iter().map(String::as_str)))
 }
 
 fn backend(text: &str) -> Result<Backend, String> {

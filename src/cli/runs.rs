@@ -154,6 +154,7 @@ mod tests {
             seconds: 0.0,
             rates: Vec::new(),
             versions: Vec::new(),
+            made: Vec::new(),
         }
     }
 

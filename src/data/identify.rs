@@ -36,6 +36,20 @@ impl Identifier {
         Identifier { source_name: source_name.into(), key: key.to_vec(), seen: Seen::default() }
     }
 
+    /// Makes room for that many rows: as many as there were when the source was last read.
+    #[must_use]
+    pub fn expecting(mut self, rows: u64) -> Identifier {
+        let rows = rows as usize;
+        if self.key.is_empty() {
+            self.seen.once.reserve(rows, |h| *h);
+        } else {
+            self.seen.keys.reserve(rows);
+            self.seen.rows.reserve(rows);
+            self.seen.places.reserve(rows, |_| unreachable!("nothing to move yet"));
+        }
+        self
+    }
+
     /// The items of the next batch.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use crate::data::{Failure, Usage};
 use crate::spec::model::{Backend, Workflow};
 
 pub use super::EngineError;
+pub use super::accept::{Accepted, accept};
 pub use super::explain::{Wanted, plan};
 pub use super::look::{Rows, errors, failure_of, inspect, remove_run, repair, results, runs, status};
 pub use super::outputs::check;

@@ -14,6 +14,7 @@ use super::events::{Counts, Event, FailureGroup, RunRecord, RunState, RunSummary
 use super::replay::Replay;
 use super::resolve::limit_of;
 use super::stage::{Gate, StageRun};
+use super::versions::{add_accepted, made_by};
 use crate::data::{FailureKind, Hash, Secrets, source};
 use crate::plan::PlannedStage;
 use crate::spec::model::Input;
@@ -33,6 +34,9 @@ pub struct Settled {
     pub counts: Counts,
     pub missing: u64,
     pub failures: Vec<FailureGroup>,
+    /// How many results earlier versions made.
+    #[serde(default)]
+    pub accepted: Vec<(Hash, u64)>,
 }
 
 impl Settled {
@@ -131,6 +135,7 @@ impl Books {
                 seconds: 0.0,
                 rates: vec![0.0; stages.len()],
                 versions: stages.iter().map(|s| (s.name.clone(), s.version.to_string())).collect(),
+                made: Vec::new(),
             },
             workflow: flow.workflow.name.clone(),
             secrets: replay.plan.secrets.clone(),
@@ -229,6 +234,7 @@ impl Books {
         for (at, (index, known)) in settled.iter().enumerate() {
             let counts = Counts { ran: 0, ..known.counts };
             self.record.stages[at].1 = counts;
+            self.note_made(replay, *index, counts.done, &known.accepted)?;
             summary.failures.extend(known.failures.clone());
             summary.stages.push(StageSummary {
                 name: replay.plan.stages[*index].name.clone(),
@@ -268,22 +274,52 @@ impl Books {
             let complete = self.complete(replay, stages);
             self.note_settled(replay, stages, &complete)?;
             summary.outputs = super::outputs::write(replay, self.id(), &complete, events)?;
-            self.recount(replay)?;
+            if self.whole {
+                for stage in chosen {
+                    self.note_made(replay, stage.planned.index, stage.counts.done, &stage.accepted)?;
+                }
+            } else {
+                self.recount(replay)?;
+            }
         }
         self.finish(replay, summary, end, events)
     }
 
+    /// Closes the books of something that ran nothing: counts what there is.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn close_recounted(mut self, replay: &Replay, events: &Sender<Event>) -> Result<RunSummary, EngineError> {
+        self.recount(replay)?;
+        let summary = self.summary(None, Vec::new(), Vec::new());
+        self.finish(replay, summary, None, events)
+    }
+
+    fn note_made(
+        &mut self,
+        replay: &Replay,
+        stage: usize,
+        done: u64,
+        accepted: &[(Hash, u64)],
+    ) -> Result<(), EngineError> {
+        let planned = &replay.plan.stages[stage];
+        let made = made_by(&replay.store, &planned.name, planned.version, done, accepted)?;
+        if !made.is_empty() {
+            self.record.made.push((planned.name.clone(), made));
+        }
+        Ok(())
+    }
+
     /// After a run that took only some items: counts of all that is known, so that `status` forgets nothing.
     fn recount(&mut self, replay: &Replay) -> Result<(), EngineError> {
-        if self.whole {
-            return Ok(());
-        }
         let chosen: Vec<usize> = (0..self.selected.len()).filter(|&s| self.selected[s]).collect();
         for (at, stage) in chosen.into_iter().enumerate() {
             let mut counts = Counts { ran: self.record.stages[at].1.ran, total_known: true, ..Counts::default() };
+            let mut accepted = Vec::new();
             let _ = replay.resolved(stage, &mut |flow| {
                 counts.total += flow.batch.len() as u64 + flow.blocked + flow.possible;
                 counts.done += flow.resolved.done;
+                add_accepted(&mut accepted, &flow.resolved.accepted);
                 counts.failed += flow.resolved.failed.len() as u64;
                 counts.due += flow.resolved.due.len() as u64;
                 counts.blocked += flow.blocked;
@@ -291,6 +327,7 @@ impl Books {
                 Ok(ControlFlow::Continue(()))
             })?;
             self.record.stages[at].1 = counts;
+            self.note_made(replay, stage, counts.done, &accepted)?;
         }
         Ok(())
     }
@@ -318,6 +355,7 @@ impl Books {
                 counts: stage.counts,
                 missing: stage.missing,
                 failures: stage.failures.groups(&stage.planned.name),
+                accepted: stage.accepted.clone(),
             };
             let json = serde_json::to_string(&known).expect("counts serialise");
             Write::Note { key: Settled::key(&stage.planned.name), json }

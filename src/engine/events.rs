@@ -247,4 +247,7 @@ pub struct RunRecord {
     /// The version each stage ran with, in hex.
     #[serde(default)]
     pub versions: Vec<(String, String)>,
+    /// Of stages whose results several versions made (some were accepted): how many are of which, by its number.
+    #[serde(default)]
+    pub made: Vec<(String, Vec<(u32, u64)>)>,
 }

@@ -59,7 +59,8 @@ impl SourceFeed {
         if keeps {
             self.write(Write::RosterBegin { source: self.source.name.clone() });
         }
-        for batch in identified(&self.source, &self.around, stdin_of(&self.source))? {
+        let expected = roster.as_ref().map_or(0, |r| r.info().rows);
+        for batch in identified(&self.source, &self.around, stdin_of(&self.source), expected)? {
             let mut batch = batch?;
             batch.bad.iter_mut().for_each(|(_, _, failure)| self.secrets.hide_in_failure(failure));
             let (batch, full) = self.limited(batch, reading.rows);
@@ -159,14 +160,16 @@ impl Reading {
 /// Batches that may wait between two threads.
 const AHEAD: usize = 4;
 
-/// The batches of a source with who their rows are. One thread reads, another identifies, both a little ahead.
+/// The batches of a source with who their rows are, about `expected` of them. One thread reads, another identifies,
+/// both a little ahead.
 pub fn identified(
     source: &Source,
     around: &source::Surroundings,
     stdin: Option<Box<dyn std::io::Read + Send>>,
+    expected: u64,
 ) -> Result<impl Iterator<Item = Result<RosterBatch, SourceError>> + use<>, SourceError> {
     let reader = source::open_in(source, around, None, stdin)?;
-    let mut identifier = Identifier::new(&source.name, &source.key);
+    let mut identifier = Identifier::new(&source.name, &source.key).expecting(expected);
     let read = ahead(reader);
     Ok(ahead(read.map(move |batch| identifier.identify(batch?))))
 }

@@ -5,6 +5,7 @@
 //! pure. [`replay`] joins rosters and results to the rows of a stage, in item order; results, outputs, reduces and
 //! plans all read through it.
 
+pub mod accept;
 pub mod api;
 pub mod books;
 pub mod budget;

@@ -130,6 +130,8 @@ pub struct StageRun {
     pub out_of_scope: u64,
     pub counts: Counts,
     pub cached: u64,
+    /// Of these, results that earlier versions made and that were accepted for this one.
+    pub accepted: Vec<(Hash, u64)>,
     /// Rows that a reduce has to do without.
     pub missing: u64,
     pub pace: Pace,
@@ -170,6 +172,7 @@ impl StageRun {
             out_of_scope: 0,
             counts: Counts::default(),
             cached: 0,
+            accepted: Vec::new(),
             missing: 0,
             pace,
             settled: false,

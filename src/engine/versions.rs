@@ -4,8 +4,8 @@ use super::EngineError;
 use crate::data::Hash;
 use crate::store::Store;
 
-#[derive(Debug, Clone, Default)]
 /// The numbers of a stage's versions: from 1, in the order in which they were first met.
+#[derive(Debug, Clone, Default)]
 pub struct Numbers(Vec<(Hash, u32)>);
 
 impl Numbers {
@@ -22,4 +22,38 @@ impl Numbers {
     pub fn get(&self, version: Hash) -> Option<u32> {
         self.0.iter().find(|(known, _)| *known == version).map(|(_, number)| *number)
     }
+}
+
+/// Adds to how many results of which earlier versions were accepted.
+pub fn add_accepted(sum: &mut Vec<(Hash, u64)>, more: &[(Hash, u64)]) {
+    for &(version, n) in more {
+        match sum.iter_mut().find(|(known, _)| *known == version) {
+            Some((_, sum)) => *sum += n,
+            None => sum.push((version, n)),
+        }
+    }
+}
+
+/// How many of the `done` results of a stage at `version` are of which version, by number; none where all are of one
+/// that ran.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn made_by(
+    store: &Store,
+    stage: &str,
+    version: Hash,
+    done: u64,
+    accepted: &[(Hash, u64)],
+) -> Result<Vec<(u32, u64)>, EngineError> {
+    if accepted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let numbers = Numbers::of(store, stage)?;
+    let others: u64 = accepted.iter().map(|(_, n)| n).sum();
+    let own = (version, done.saturating_sub(others));
+    let all = accepted.iter().chain((own.1 > 0).then_some(&own));
+    let mut made: Vec<(u32, u64)> = all.filter_map(|&(version, n)| Some((numbers.get(version)?, n))).collect();
+    made.sort_unstable();
+    Ok(made)
 }

@@ -40,8 +40,13 @@ pub fn status(workflow: &str, names: &[&str], record: Option<&RunRecord>) -> Val
         return json!({ "workflow": workflow, "run": null, "state": null, "stages": stages });
     };
     let stages = record.stages.iter().enumerate();
-    let stages: Vec<Value> =
+    let mut stages: Vec<Value> =
         stages.map(|(i, (name, counts))| stage_counts(name, counts, record.rates.get(i).copied())).collect();
+    for stage in &mut stages {
+        if let Some((_, made)) = record.made.iter().find(|(name, _)| stage["name"] == **name) {
+            stage["versions"] = made.iter().map(|(number, rows)| json!({ "version": number, "rows": rows })).collect();
+        }
+    }
     json!({
         "workflow": workflow,
         "run": record.id,
@@ -173,6 +178,7 @@ mod tests {
             seconds: 2.0,
             rates: vec![2.0],
             versions: Vec::new(),
+            made: Vec::new(),
         };
         let value = status("cells", &["measure"], Some(&record));
         insta::assert_snapshot!(value["stages"][0], @r#"{"name":"measure","total":10,"total_known":true,"done":4,"ran":4,"failed":0,"blocked":0,"due":6,"possible":0,"running":0,"rate":2.0,"seconds_left":3.0}"#);

@@ -4,6 +4,7 @@
 //! take the clock, the width and the [`Style`] as arguments; only [`Reporter`] writes, to stderr and to the events
 //! file. The environment is read by `cli`.
 
+pub mod accepted;
 pub mod catalogue;
 pub mod errors;
 pub mod grid;

@@ -22,7 +22,13 @@ pub fn render(record: &RunRecord, style: Style, width: Option<usize>) -> String 
     if let Some(reason) = &record.reason {
         out.push_str(&format!("{reason}\n"));
     }
-    out + &grid(record, going).render(style, width)
+    out += &grid(record, going).render(style, width);
+    for (stage, made) in &record.made {
+        let made: Vec<String> =
+            made.iter().map(|(number, n)| format!("{} from version {number}", grouped(*n))).collect();
+        out.push_str(&format!("{stage}: rows {}\n", made.join(", ")));
+    }
+    out
 }
 
 fn grid(record: &RunRecord, going: bool) -> Grid {
@@ -83,6 +89,7 @@ pub(super) mod tests {
             seconds: 20.0,
             rates: vec![210.0, 0.0],
             versions: vec![("measure".into(), "0123456789abcdef".into())],
+            made: Vec::new(),
         }
     }
 

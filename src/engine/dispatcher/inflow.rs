@@ -10,6 +10,7 @@ use crate::engine::events::Event;
 use crate::engine::resolve::{Due, with_input_number};
 use crate::engine::selection::Selection;
 use crate::engine::stage::{Arrival, Gate, Pending};
+use crate::engine::versions::add_accepted;
 use crate::spec::model::{Input, Verb};
 use crate::store::model::RosterBatch;
 
@@ -89,6 +90,7 @@ impl Dispatcher<'_> {
         let run = &mut self.stages[stage];
         run.counts.done += resolved.done;
         run.cached += resolved.done;
+        add_accepted(&mut run.accepted, &resolved.accepted);
         run.counts.failed += resolved.failed.len() as u64;
         Selection::strike_out(&mut self.missing, &batch.items);
         let selection = &self.orders.selection;
