@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_comes_later_is_refused_with_exit_code_2() {
         let terminal = Terminal::detect(terminal::Color::Never);
-        let lines = ["config x.yaml", "report -o r.html", "store gc"];
+        let lines = ["config x.yaml", "report -o r.html"];
         for line in lines.into_iter().chain(["run --profile hpc", "run --backend dask"]) {
             let words = std::iter::once("bpp-flow").chain(line.split(' '));
             let error = match Cli::try_parse_from(words) {

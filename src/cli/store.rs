@@ -9,14 +9,15 @@ use super::globals::Globals;
 use super::later;
 use super::load::load;
 use super::terminal::Terminal;
-use crate::engine::api;
+use crate::engine::api::{self, GcOptions};
 use crate::report::{holdings, json, tell};
 
 const EXAMPLE: &str = "\
 Examples:
   bpp-flow store verify            read everything, say what is damaged
   bpp-flow store verify --repair   keep all that is whole; `bpp-flow run` computes the rest
-  bpp-flow store stats flow.yaml   what is kept of each stage, and its size";
+  bpp-flow store stats flow.yaml   what is kept of each stage, and its size
+  bpp-flow store gc --dry-run      what nothing needs any more";
 
 /// Looks after the stored results of a workflow
 #[derive(Debug, clap::Args)]
@@ -34,8 +35,11 @@ enum Action {
     /// Counts what is stored of each stage and version
     #[command(after_help = EXAMPLE)]
     Stats(Which),
-    #[command(hide = true)]
-    Gc(later::Args),
+    /// Drops what nothing needs any more: results of earlier versions, and of items that are gone
+    ///
+    /// Until then, going back to earlier code or arguments, or adding a row again, finds the earlier results.
+    #[command(after_help = EXAMPLE)]
+    Gc(Gc),
     #[command(hide = true)]
     Dump(later::Args),
     #[command(hide = true)]
@@ -61,11 +65,23 @@ struct Verify {
     repair: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Gc {
+    #[command(flatten)]
+    which: Which,
+    /// Keeps the results of N earlier versions of each stage
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_versions: usize,
+    /// Only tells what would go
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
 pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
     match &args.action {
         Action::Verify(args) => verify(args, globals, terminal),
         Action::Stats(which) => stats(which, globals, terminal),
-        Action::Gc(_) => later::refuse("store gc"),
+        Action::Gc(args) => gc(args, globals, terminal),
         Action::Dump(_) => later::refuse("store dump"),
         Action::Restore(_) => later::refuse("store restore"),
     }
@@ -94,6 +110,15 @@ fn stats(which: &Which, globals: &Globals, terminal: &Terminal) -> Result<Exit, 
     let loaded = load(which.file.as_deref(), globals, terminal)?;
     let found = api::inspect(&loaded.flow, false)?;
     print(which.json, &found, &holdings::held(&found, false))?;
+    Ok(Exit::Success)
+}
+
+fn gc(args: &Gc, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
+    let loaded = load(args.which.file.as_deref(), globals, terminal)?;
+    let options =
+        GcOptions { versions: args.keep_versions, dry_run: args.dry_run, on_network_fs: globals.state_on_network_fs };
+    let collected = api::collect(&loaded.flow, &options)?;
+    print(args.which.json, &collected, &holdings::collected(&collected, args.dry_run))?;
     Ok(Exit::Success)
 }
 

@@ -9,6 +9,7 @@ use crate::spec::model::{Backend, Workflow};
 pub use super::EngineError;
 pub use super::accept::{Accepted, accept};
 pub use super::explain::{Wanted, plan};
+pub use super::gc::{GcOptions, collect};
 pub use super::look::{Rows, errors, failure_of, inspect, remove_run, repair, results, runs, status};
 pub use super::outputs::check;
 pub use super::resolve::{Retry, USAGE_COLUMNS};

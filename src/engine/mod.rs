@@ -13,6 +13,7 @@ pub mod dispatcher;
 pub mod events;
 pub mod explain;
 pub mod feed;
+mod gc;
 pub mod groups;
 pub mod look;
 pub mod outputs;

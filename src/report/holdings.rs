@@ -1,6 +1,9 @@
 //! What a store holds, what of it is damaged, and what a repair kept.
 
-use crate::store::{Inspection, Repaired};
+use crate::data::bytes_in_words;
+use crate::store::{Collected, Inspection, Repaired};
+
+use super::phrase::count;
 
 /// What is there of each stage and of the sources; stages without results only if `all`.
 pub fn held(found: &Inspection, all: bool) -> String {
@@ -31,6 +34,32 @@ pub fn repaired(repaired: &Repaired) -> String {
     let damaged: String = repaired.kept.damaged.iter().map(|what| format!("damaged: {what}\n")).collect();
     let kept: String = held(&repaired.kept, false).lines().map(|line| format!("kept: {line}\n")).collect();
     format!("{damaged}{kept}the damaged file is now {}\n", aside.display())
+}
+
+/// What was dropped, or would be.
+pub fn collected(collected: &Collected, dry_run: bool) -> String {
+    let Collected { of_versions, of_items, sources, bytes_before, bytes_after } = collected;
+    let mut parts = Vec::new();
+    let mut part = |n: u64, noun: &str, of: &str| {
+        if n > 0 {
+            parts.push(format!("{}{of}", count(n, noun)));
+        }
+    };
+    part(*of_versions, "result", " of earlier versions");
+    part(*of_items, "result", " that no item has any more");
+    part(*sources, "source", "");
+    if parts.is_empty() {
+        return "nothing to drop\n".into();
+    }
+    let dropped = parts.join(", ");
+    if dry_run {
+        return format!("would drop {dropped}\n");
+    }
+    format!(
+        "dropped {dropped}; the store had {}, now {}\n",
+        bytes_in_words(*bytes_before),
+        bytes_in_words(*bytes_after)
+    )
 }
 
 #[cfg(test)]

@@ -24,9 +24,11 @@ pub fn render(record: &RunRecord, style: Style, width: Option<usize>) -> String 
     }
     out += &grid(record, going).render(style, width);
     for (stage, made) in &record.made {
-        let made: Vec<String> =
-            made.iter().map(|(number, n)| format!("{} from version {number}", grouped(*n))).collect();
-        out.push_str(&format!("{stage}: rows {}\n", made.join(", ")));
+        let noun = |at| if at == 0 { " rows" } else { "" };
+        let parts = made.iter().enumerate();
+        let parts: Vec<String> =
+            parts.map(|(at, (number, n))| format!("{}{} from version {number}", grouped(*n), noun(at))).collect();
+        out.push_str(&format!("{stage}: {}\n", parts.join(", ")));
     }
     out
 }
@@ -101,6 +103,14 @@ pub(super) mod tests {
         measure   2,000  1,200       3        0  793        4  210/s    4s
         ratio    1,100+  1,100       0        3    0        0
         ");
+    }
+
+    #[test]
+    fn rows_of_several_versions() {
+        let mut accepted = record(RunState::Finished);
+        accepted.made = vec![("measure".into(), vec![(1, 9120), (2, 880)])];
+        let text = render(&accepted, Style::PLAIN, None);
+        assert!(text.ends_with("\nmeasure: 9,120 rows from version 1, 880 from version 2\n"), "{text}");
     }
 
     #[test]

@@ -158,6 +158,18 @@ impl Handle {
         }
     }
 
+    /// Gives room that is free back to the file system. False: somebody has a transaction open. Called within [`guard`].
+    pub fn compact(&mut self) -> Result<bool, StoreError> {
+        match self.opened.as_mut() {
+            Some(Opened::Writer(database, _)) => match database.compact() {
+                Ok(_) => Ok(true),
+                Err(redb::CompactionError::TransactionInProgress) => Ok(false),
+                Err(error) => Err(redb::Error::from(error).into()),
+            },
+            _ => Err(StoreError::ReadOnly),
+        }
+    }
+
     fn opened(&self) -> &Opened {
         self.opened.as_ref().expect("there until it is dropped")
     }

@@ -92,6 +92,11 @@ impl Rosters {
         }
     }
 
+    /// All lists that there are.
+    pub fn lists(&self) -> impl Iterator<Item = u64> {
+        self.current.into_iter().chain(self.pending)
+    }
+
     /// From now on what readers see counts as read in part; there is nothing else.
     pub fn interrupt(&mut self) {
         let pending = self.shown().map(|(list, _)| list);

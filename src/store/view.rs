@@ -219,6 +219,13 @@ impl View {
         })
     }
 
+    /// Of the segment at a place of the directory, the items whose outcomes lookups have given.
+    pub(super) fn given_of(&self, place: u32) -> Vec<u32> {
+        let state = self.state();
+        let items = self.directory.entries.get(place as usize).map_or(0, |entry| entry.items);
+        (0..items).filter(|&at| state.taken.has(Spot { place, at })).collect()
+    }
+
     /// The mean time that an item which succeeded took, in microseconds, by a sample; `None`: none did.
     pub fn mean_micros(&self) -> Result<Option<f64>, StoreError> {
         let segments = self.directory.entries.len();

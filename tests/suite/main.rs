@@ -26,6 +26,7 @@ mod calls;
 mod commands;
 mod damage;
 mod disk;
+mod explaining;
 mod failures;
 mod inspecting;
 mod limits;
