@@ -142,38 +142,61 @@ impl Worker {
         self.seat.all_broken(message);
     }
 
+    /// Gives the lanes something to do: what waits since the last process died, then tasks.
     fn begin_tasks(&mut self) {
-        let Some(process) = self.process.as_mut().filter(|p| p.ready && !p.ending && !self.retired) else { return };
+        if self.retired || self.process.as_ref().is_none_or(|p| !p.ready || p.ending) {
+            return;
+        }
+        for number in 0..self.lanes.len() {
+            if self.lanes[number].as_ref().is_some_and(Lane::waits_for_process) {
+                self.begin_part(number);
+            }
+        }
         for number in 0..self.lanes.len() {
             // A group's rows are sent with nothing else in between.
             if self.lanes.iter().flatten().any(|lane| lane.rows.is_some()) {
                 return;
             }
-            let frame = match &mut self.lanes[number] {
-                Some(lane) if lane.waits_for_process() => lane.next_part(number),
-                Some(_) => continue,
-                place => {
-                    let task = match self.seat.take(process.room()) {
-                        Taken::Task(task) => *task,
-                        Taken::Nothing => return,
-                        Taken::TooLarge => return self.renew(),
-                    };
-                    process.taken += task.items;
-                    self.seat.shared.report(Report::Started { task: task.id });
-                    let (lane, frame) = Lane::begin(number, task);
-                    *place = Some(lane);
-                    Some(frame)
-                }
-            };
-            if let (Some(lane), Some(frame)) = (&self.lanes[number], frame) {
-                let hand = &lane.hand;
-                if process.jobs.insert(hand.job_id) {
-                    process.data.push(wire::job_frame(hand.job_id, &hand.job));
-                }
-                process.slot.enter(number, hand.seq, &lane.marks());
-                process.data.push(frame);
+            if self.lanes[number].is_none() && !self.begin_task(number) {
+                return;
             }
         }
+    }
+
+    /// Sends the next part of the lane's task, if there is one.
+    fn begin_part(&mut self, number: usize) -> bool {
+        let frame = self.lanes[number].as_mut().and_then(|lane| lane.next_part(number));
+        frame.map(|frame| self.send(number, frame)).is_some()
+    }
+
+    /// Takes up a task in a free lane, if there is one.
+    fn begin_task(&mut self, number: usize) -> bool {
+        let room = self.process.as_ref().map_or(0, Process::room);
+        let task = match self.seat.take(room) {
+            Taken::Task(task) => *task,
+            Taken::Nothing => return false,
+            Taken::TooLarge => {
+                self.renew();
+                return false;
+            }
+        };
+        self.process.iter_mut().for_each(|p| p.taken += task.items);
+        self.seat.shared.report(Report::Started { task: task.id });
+        let (lane, frame) = Lane::begin(number, task);
+        self.lanes[number] = Some(lane);
+        self.send(number, frame);
+        true
+    }
+
+    /// Sends a lane's task, or a part of it, and takes note of what is in hand from now on.
+    fn send(&mut self, number: usize, frame: Vec<u8>) {
+        let (Some(process), Some(lane)) = (&mut self.process, &self.lanes[number]) else { return };
+        let hand = &lane.hand;
+        if process.jobs.insert(hand.job_id) {
+            process.data.push(wire::job_frame(hand.job_id, &hand.job));
+        }
+        process.slot.enter(number, hand.seq, &lane.marks());
+        process.data.push(frame);
     }
 
     /// The process has had its share of items: the next one is for another, once nothing is in hand.
@@ -294,20 +317,13 @@ impl Worker {
 
     /// The lane has run what it was sent: the next part, or the end of its task.
     fn end_part(&mut self, number: usize) {
-        let Some(lane) = &mut self.lanes[number] else { return };
-        let open = self.seat.phase() == Phase::Open;
-        let process = self.process.as_mut().filter(|p| open && !p.ending);
-        match process.and_then(|p| lane.next_part(number).map(|frame| (p, frame))) {
-            Some((process, frame)) => {
-                process.slot.enter(number, lane.hand.seq, &lane.marks());
-                process.data.push(frame);
-            }
-            None => {
-                self.process.iter().for_each(|p| p.slot.leave(number));
-                if let Some(lane) = self.lanes[number].take() {
-                    self.seat.end(&lane.hand);
-                }
-            }
+        let goes_on = self.seat.phase() == Phase::Open && self.process.as_ref().is_some_and(|p| !p.ending);
+        if goes_on && self.begin_part(number) {
+            return;
+        }
+        self.process.iter().for_each(|p| p.slot.leave(number));
+        if let Some(lane) = self.lanes[number].take() {
+            self.seat.end(&lane.hand);
         }
     }
 
@@ -449,11 +465,14 @@ impl Worker {
                 }
                 lane.keep_rest();
             }
-            _ => {
-                let items = self.lanes.iter().flatten().map(|lane| lane.hand.tally.left()).sum();
-                self.seat.shared.queues().go_solo(self.seat.pool(), items);
-            }
+            _ => self.suspect_all(),
         }
+    }
+
+    /// A death with several lanes in hand: what is left of all of them is run again, one task at a time.
+    fn suspect_all(&self) {
+        let items = self.lanes.iter().flatten().map(|lane| lane.hand.tally.left()).sum();
+        self.seat.shared.queues().go_solo(self.seat.pool(), items);
     }
 
     /// Whether items were begun that nothing was heard of.

@@ -212,6 +212,34 @@ fn an_item_that_kills_the_keeper_of_its_worker() {
 }
 
 #[test]
+fn a_lane_that_waits_for_a_new_process_goes_on_though_another_finds_nothing_to_do() {
+    let module = r#"
+import os, signal, threading, time, kit
+
+def work(row):
+    if row["value"] % 2 == 0 and not kit.is_open("killed"):
+        kit.log("lanes", threading.get_native_id())
+        while len(kit.lines("lanes")) < 2:
+            time.sleep(0.01)
+        if threading.get_native_id() == max(map(int, kit.lines("lanes"))):
+            while len(kit.lines("done")) < 2:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            kit.open_gate("killed")
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+    kit.log("done", row["value"])
+    return {"y": row["value"]}
+"#;
+    let env = TestEnv::with(
+        "sources: { s: { range: {stop: 4} } }\nstages:\n  work: { map: s, python: \"f:work\", backend: threads, workers: 2, chunk_size: 2 }\n",
+        module,
+    );
+    env.run(&["run", "-j", "2"]).exits(0);
+    assert_eq!(ints(&env.column("work", "y")), [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_keeper_that_is_killed_as_its_item_ends() {
     for settings in ["workers: 2, chunk_size: 1", "workers: 1", "workers: 2, backend: threads"] {
         let pipeline = format!(
