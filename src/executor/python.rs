@@ -481,10 +481,13 @@ impl Worker {
         lanes.any(|(number, lane)| process.slot.begun(number, lane.hand.seq) > lane.reported())
     }
 
-    /// A death for which no item can be named: all that were in hand are tried again, in halves, until one is alone.
+    /// A death for which no item can be named: all that were in hand are tried again, of one lane at a time, in halves,
+    /// until one is alone.
     fn lose(&mut self, how: &str, tail: &str) {
-        if self.is_idle() {
-            return self.strike(how, tail);
+        match self.lanes.iter().flatten().count() {
+            0 => return self.strike(how, tail),
+            1 => {}
+            _ => return self.suspect_all(),
         }
         for lane in self.lanes.iter_mut().flatten() {
             let Some(item) = lane.lose() else { continue };

@@ -168,7 +168,7 @@ stages:
 /// An item that is found out although nobody sees at once that it was the one.
 fn the_only_culprit(statement: &str, settings: &str, message: &str) {
     let module = format!(
-        "import os, signal, kit\n\ndef work(row):\n    kit.log('begun', row['value'])\n    if row['value'] == 3:\n        {statement}\n    return {{'y': row['value']}}\n"
+        "import os, signal, time, kit\n\ndef work(row):\n    kit.log('begun', row['value'])\n    if row['value'] == 3:\n        {statement}\n    return {{'y': row['value']}}\n"
     );
     let pipeline = format!(
         "sources: {{ s: {{ range: {{stop: 40}} }} }}\nstages:\n  work: {{ map: s, python: \"f:work\", {settings} }}\n"
@@ -180,7 +180,7 @@ fn the_only_culprit(statement: &str, settings: &str, message: &str) {
     assert!(text(&failed[0]["error"]).contains(message), "{failed:?}");
     assert_eq!(ints(&env.column("work", "y")), (0..40).filter(|v| *v != 3).collect::<Vec<_>>());
     let most = (0..40).map(|v| env.logged("begun").iter().filter(|id| **id == v.to_string()).count()).max();
-    assert!(most <= Some(10), "{most:?} times");
+    assert!(most <= Some(20), "{most:?} times");
 }
 
 #[test]
@@ -209,6 +209,15 @@ fn an_item_that_kills_the_keeper_of_its_worker() {
     let kill = "os.kill(os.getppid(), signal.SIGKILL); os.system(\"sleep 9\")";
     the_only_culprit(kill, "workers: 2", "crash: its worker was killed");
     the_only_culprit(kill, "workers: 2, chunk_size: 1", "crash: its worker was killed");
+}
+
+#[test]
+fn an_item_among_threads_that_kills_the_keeper() {
+    // The others take a while, so that all lanes have something in hand when it strikes.
+    let kill = "os.kill(os.getppid(), signal.SIGKILL); os.system(\"sleep 9\")\n    time.sleep(0.05)";
+    for settings in ["workers: 4, backend: threads, chunk_size: 1", "workers: 4, backend: threads, chunk_size: 10"] {
+        the_only_culprit(kill, settings, "crash: its worker was killed");
+    }
 }
 
 #[test]
