@@ -53,6 +53,7 @@ fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surr
         dir: workflow.dir.clone(),
         excluded: Arc::new(outputs.map(|path| workflow.dir.join(path)).collect()),
         digests: Some(Arc::new(source::MemoryDigests::default())),
+        sources: workflow.sources.clone().into(),
     }
 }
 

@@ -165,8 +165,8 @@ pub const READERS: &[Key] = &[
         "Rows written in place: scalars give the column `value`, mappings their columns.",
     ),
     key("range", Kind::Shape(&RANGE), "Numbers, as `value`."),
-    later("product", Kind::Map(&Kind::Any), "A parameter sweep: all combinations."),
-    later("zip", Kind::Map(&Kind::Any), "A parameter sweep: in step."),
+    key("product", Kind::Map(&SWEEP_VALUES), "A parameter sweep: all combinations, the last name varying fastest."),
+    key("zip", Kind::Map(&SWEEP_VALUES), "A parameter sweep: the first values of all names, then the second, …"),
     later("sql", Kind::Any, "The rows of a query."),
     later("python", Kind::Function, "A generator function that yields rows."),
     later("command", Kind::List(&Kind::Template), "A command that prints JSON lines."),
@@ -181,7 +181,7 @@ const SOURCE_OPTIONS: &[Key] = &[
     ),
     key("delimiter", Kind::Text, "The character between two fields."),
     key("schema", Kind::Map(&Kind::Word(CELL_TYPES)), "Types of columns that are not to be inferred."),
-    later("where", Kind::Expression, "Drops combinations of a sweep."),
+    key("where", Kind::Expression, "Keeps only the combinations of a sweep for which it holds."),
     later("length", Kind::Integer(0), "How many rows a generator yields, for progress."),
 ];
 
@@ -206,6 +206,17 @@ static RANGE: Shape = Shape {
         key("step", Kind::Number, "From one value to the next; default 1."),
     ]],
     required: &["stop"],
+};
+
+/// What a name of a sweep takes on.
+const SWEEP_VALUES: Kind = Kind::Either(&[Kind::List(&Kind::Data), Kind::Shape(&SWEEP_RANGE), Kind::Text]);
+
+static SWEEP_RANGE: Shape = Shape {
+    what: "values of a sweep",
+    name: "sweep_range",
+    doc: "The numbers of a range.",
+    keys: &[&[key("range", Kind::Shape(&RANGE), "start, start + step, … up to but without stop.")]],
+    required: &["range"],
 };
 
 /// A stage.
@@ -394,7 +405,7 @@ const FORMATS: &[Word] = &[
 ];
 
 /// All shapes, for hints at keys that stand in the wrong place.
-pub static SHAPES: &[&Shape] = &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE];
+pub static SHAPES: &[&Shape] = &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE, &SWEEP_RANGE];
 
 /// Words that other tools use, and ours.
 pub const OTHER_WORDS: &[(&str, &str)] = &[
@@ -452,6 +463,8 @@ pub const OTHER_WORDS: &[(&str, &str)] = &[
     ("ndjson", "jsonl"),
     ("feather", "arrow"),
     ("files", "glob"),
+    ("grid", "product"),
+    ("matrix", "product"),
     ("end", "stop"),
     ("count", "max"),
     ("times", "max"),

@@ -52,6 +52,53 @@ pub enum Reader {
     Values { rows: Vec<Vec<(String, Value)>> },
     /// `start, start + step, … < stop` (or `>` for a negative step); integers or floats.
     Range { start: Value, stop: Value, step: Value },
+    /// A parameter sweep.
+    Sweep(Sweep),
+}
+
+/// `product:` and `zip:`.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// `zip:`; else all combinations, the last column varying fastest.
+    pub in_step: bool,
+    /// The columns, in order.
+    pub columns: Vec<(String, SweepValues)>,
+    /// `where:`.
+    pub filter: Option<SweepFilter>,
+}
+
+impl Sweep {
+    /// The other sources whose columns it names (indices into the workflow), perhaps several times.
+    pub fn sources(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().filter_map(|(_, values)| match values {
+            SweepValues::Column { source, .. } => Some(*source),
+            _ => None,
+        })
+    }
+}
+
+/// What a column of a sweep takes on.
+#[derive(Debug, Clone)]
+pub enum SweepValues {
+    Listed(Vec<Value>),
+    Range {
+        start: Value,
+        stop: Value,
+        step: Value,
+    },
+    /// The values of a column of another source (an index into the workflow), in order.
+    Column {
+        source: usize,
+        column: String,
+    },
+}
+
+/// Which combinations of a sweep are rows, with the values of what the condition names.
+#[derive(Debug, Clone)]
+pub struct SweepFilter {
+    pub condition: Expression,
+    pub params: Vec<(String, Value)>,
+    pub env: Vec<(String, String)>,
 }
 
 /// A table format.

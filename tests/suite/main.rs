@@ -3,7 +3,7 @@
 //! - [`env`]: `TestEnv`, with its checks that no process and no stray file is left when a test ends.
 //! - `running`, `planning`, `versions`, `selecting`: run and resume, `plan` and its reasons, what is recomputed and
 //!   what is not.
-//! - `sources`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
+//! - `sources`, `sweeps`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
 //! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
 //! - `limits`, `suspects`: memory, workers that are recycled, items that take bpp-flow down.
 //! - `security`: secrets, shells, paths and permissions.
@@ -43,5 +43,6 @@ mod signals;
 mod sources;
 mod stages;
 mod suspects;
+mod sweeps;
 mod values;
 mod versions;

@@ -6,7 +6,7 @@ use super::digest::file_digest;
 use super::error::SourceError;
 use super::{Surroundings, files, glob};
 use crate::data::item::Hash;
-use crate::spec::model::{Reader, Source};
+use crate::spec::model::{Reader, Source, SweepValues};
 
 /// Goes up whenever the same bytes are read as other rows than before.
 const READER_VERSION: u32 = 1;
@@ -14,9 +14,16 @@ const READER_VERSION: u32 = 1;
 /// The hash of a source's definition and content; `None` for standard input.
 pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>, SourceError> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{READER_VERSION} {:?} {:?}", source.key, source.reader).as_bytes());
+    hasher.update(format!("{READER_VERSION} {:?} {}", source.key, definition(source)).as_bytes());
     let named = match &source.reader {
         Reader::Lines { path: None } => return Ok(None),
+        Reader::Sweep(sweep) => {
+            for other in sweep.sources() {
+                let Some(content) = content_in(&around.sources[other], around)? else { return Ok(None) };
+                hasher.update(&content.0);
+            }
+            Vec::new()
+        }
         Reader::Values { .. } | Reader::Range { .. } => Vec::new(),
         Reader::Lines { path: Some(path) } => vec![files::named(&source.name, path, &around.dir)?.shown],
         Reader::Files { paths, .. } => {
@@ -39,6 +46,16 @@ pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>
         };
     }
     Ok(Some(Hash::from(&hasher.finalize())))
+}
+
+/// How a source reads, as text. A sweep's other sources count by their content, not by their place in the file.
+fn definition(source: &Source) -> String {
+    let Reader::Sweep(sweep) = &source.reader else { return format!("{:?}", source.reader) };
+    let columns = sweep.columns.iter().map(|(name, values)| match values {
+        SweepValues::Column { column, .. } => format!("{name:?}: column {column:?}"),
+        values => format!("{name:?}: {values:?}"),
+    });
+    format!("sweep {} {:?} {:?}", sweep.in_step, columns.collect::<Vec<_>>(), sweep.filter)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod input;
 mod jsonl;
 mod lines;
 mod pattern;
+mod sweep;
 mod written;
 
 use std::collections::HashSet;
@@ -140,12 +141,14 @@ pub struct Surroundings {
     pub excluded: Arc<HashSet<PathBuf>>,
     /// Remembers the digests of files.
     pub digests: Option<Arc<dyn DigestCache>>,
+    /// The workflow's sources, whose columns sweeps name.
+    pub sources: Arc<[Source]>,
 }
 
 impl Surroundings {
-    /// A folder, with nothing excluded and nothing remembered.
+    /// A folder, with nothing excluded, nothing remembered and no other source.
     pub fn new(dir: impl Into<PathBuf>) -> Surroundings {
-        Surroundings { dir: dir.into(), excluded: Arc::default(), digests: None }
+        Surroundings { dir: dir.into(), excluded: Arc::default(), digests: None, sources: Arc::default() }
     }
 }
 
@@ -178,6 +181,7 @@ pub fn open_in(
         Reader::Lines { path } => lines::open(&source.name, path.as_deref(), &around.dir, stdin, limits),
         Reader::Values { rows } => Ok(written::values(rows.clone(), limits)),
         Reader::Range { start, stop, step } => written::range(&source.name, start, stop, step, limits),
+        Reader::Sweep(sweep) => sweep::open(&source.name, sweep, around, limits),
     }
 }
 

@@ -24,31 +24,54 @@ pub fn range(
     step: &Value,
     limits: Limits,
 ) -> Result<SourceReader, SourceError> {
-    let wrong = |what: &str| SourceError::Definition { source_name: source_name.to_string(), what: what.to_string() };
-    if let (Value::Int(start), Value::Int(stop), Value::Int(step)) = (start, stop, step) {
-        let (start, stop, step) = (i128::from(*start), i128::from(*stop), i128::from(*step));
-        let len = int_len(start, stop, step).ok_or_else(|| wrong("the step of a range must not be 0"))?;
-        let cell = move |i: u64| (start + i128::from(i) * step) as i64;
-        return Ok(SourceReader::new(
-            spans(len, limits)
-                .map(move |span| Ok(batch(span.clone(), one_column(Column::Int(span.map(cell).collect()))))),
-        ));
+    let numbers = Numbers::new(source_name, start, stop, step)?;
+    let spans = spans(numbers.len(), limits);
+    Ok(SourceReader::new(spans.map(move |span| Ok(batch(span.clone(), one_column(numbers.column(span)))))))
+}
+
+/// The numbers of a range.
+#[derive(Debug)]
+pub(super) enum Numbers {
+    Int { start: i128, step: i128, len: u64 },
+    Float { start: f64, step: f64, len: u64 },
+}
+
+impl Numbers {
+    pub(super) fn new(source_name: &str, start: &Value, stop: &Value, step: &Value) -> Result<Numbers, SourceError> {
+        let wrong =
+            |what: &str| SourceError::Definition { source_name: source_name.to_string(), what: what.to_string() };
+        let zero = || wrong("the step of a range must not be 0");
+        if let (Value::Int(start), Value::Int(stop), Value::Int(step)) = (start, stop, step) {
+            let (start, stop, step) = (i128::from(*start), i128::from(*stop), i128::from(*step));
+            return Ok(Numbers::Int { start, step, len: int_len(start, stop, step).ok_or_else(zero)? });
+        }
+        let number = |v: &Value| match v {
+            Value::Int(v) => Ok(*v as f64),
+            Value::Float(v) if v.is_finite() => Ok(*v),
+            _ => Err(wrong("start, stop and step of a range must be numbers")),
+        };
+        let (start, stop, step) = (number(start)?, number(stop)?, number(step)?);
+        if step == 0.0 {
+            return Err(zero());
+        }
+        Ok(Numbers::Float { start, step, len: ((stop - start) / step).ceil().max(0.0) as u64 })
     }
-    let number = |v: &Value| match v {
-        Value::Int(v) => Ok(*v as f64),
-        Value::Float(v) if v.is_finite() => Ok(*v),
-        _ => Err(wrong("start, stop and step of a range must be numbers")),
-    };
-    let (start, stop, step) = (number(start)?, number(stop)?, number(step)?);
-    if step == 0.0 {
-        return Err(wrong("the step of a range must not be 0"));
+
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Numbers::Int { len, .. } | Numbers::Float { len, .. } => *len,
+        }
     }
-    let len = ((stop - start) / step).ceil().max(0.0) as u64;
-    let cell = move |i: u64| start + i as f64 * step;
-    Ok(SourceReader::new(
-        spans(len, limits)
-            .map(move |span| Ok(batch(span.clone(), one_column(Column::Float(span.map(cell).collect()))))),
-    ))
+
+    /// The numbers at these places.
+    pub(super) fn column(&self, places: impl Iterator<Item = u64>) -> Column {
+        match *self {
+            Numbers::Int { start, step, .. } => {
+                Column::Int(places.map(|i| (start + i128::from(i) * step) as i64).collect())
+            }
+            Numbers::Float { start, step, .. } => Column::Float(places.map(|i| start + i as f64 * step).collect()),
+        }
+    }
 }
 
 fn int_len(start: i128, stop: i128, step: i128) -> Option<u64> {

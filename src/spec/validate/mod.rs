@@ -9,6 +9,7 @@ mod references;
 mod settings;
 mod sources;
 mod stages;
+mod sweeps;
 
 pub use outputs::leads_outside;
 
@@ -145,6 +146,7 @@ impl<'a> Builder<'a> {
         }
         let name = self.workflow_name(options);
         let built_sources: Vec<_> = sources.iter().map(|(key, node)| self.source(key, node)).collect();
+        self.sweeps(sources, &built_sources);
         let built_stages: Vec<_> = stages.iter().map(|(key, node)| self.stage(key, node, &built_sources)).collect();
         self.cycles(stages);
         let outputs = self.outputs(self.section("outputs"));

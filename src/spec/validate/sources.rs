@@ -40,7 +40,7 @@ impl<'a> Builder<'a> {
                 return None;
             }
         };
-        self.text_options_fit(reader_key.key_text(), node);
+        self.options_of_readers_fit(reader_key.key_text(), node);
         let reader = self.reader(reader_key, reader_node, node)?;
         let key_columns = self.key_columns(node, &reader);
         Some(Source { name: name.to_string(), reader, key: key_columns?, span: key.span })
@@ -59,7 +59,8 @@ impl<'a> Builder<'a> {
                 return Some(Reader::Lines { path: (!matches!(path.as_str(), "stdin" | "-")).then_some(path) });
             }
             "values" => return Some(Reader::Values { rows: value.elements()?.iter().map(row_of).collect() }),
-            "range" => return self.range(value),
+            "range" => return self.range(value).map(|(start, stop, step)| Reader::Range { start, stop, step }),
+            "product" | "zip" => return self.sweep(key, value, source),
             _ => return None,
         };
         let paths = names_of(value);
@@ -71,15 +72,20 @@ impl<'a> Builder<'a> {
     }
 
     /// Options that only some readers have.
-    fn text_options_fit(&mut self, reader: &str, source: &Node) {
+    fn options_of_readers_fit(&mut self, reader: &str, source: &Node) {
         for (option, readers) in [
             ("header", ["csv", "tsv"].as_slice()),
             ("delimiter", ["csv", "tsv"].as_slice()),
             ("schema", ["csv", "tsv", "jsonl"].as_slice()),
+            ("where", ["product", "zip"].as_slice()),
         ] {
             if let Some((key, _)) = source.entry(option).filter(|_| !readers.contains(&reader)) {
                 let message = format!("`{option}` means nothing to `{reader}`");
-                self.mistake(key.span, message, format!("it belongs to {}", readers.join(", ")));
+                let help = match option {
+                    "where" => "a stage drops rows: `filter: SOURCE` with `where`".to_string(),
+                    _ => format!("it belongs to {}", readers.join(", ")),
+                };
+                self.mistake(key.span, message, help);
             }
         }
     }
@@ -139,7 +145,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn range(&mut self, node: &Node) -> Option<Reader> {
+    /// start, stop and step.
+    pub(super) fn range(&mut self, node: &Node) -> Option<(Value, Value, Value)> {
         let value = |name: &str, default: i64| match node.get(name) {
             None => Some(Value::Int(default)),
             Some(node) => match node.scalar()?.value {
@@ -155,7 +162,7 @@ impl<'a> Builder<'a> {
             self.mistake(at, "a range with a step of 0 never ends", "give a positive or a negative step");
             return None;
         }
-        Some(Reader::Range { start, stop, step })
+        Some((start, stop, step))
     }
 
     fn key_columns(&mut self, source: &Node, reader: &Reader) -> Option<Vec<String>> {
@@ -201,6 +208,7 @@ pub(super) fn columns_of(reader: &Reader) -> Option<Vec<String>> {
         }
         Reader::Lines { .. } => Some(vec!["line".into()]),
         Reader::Range { .. } => Some(vec!["value".into()]),
+        Reader::Sweep(sweep) => Some(sweep.columns.iter().map(|(name, _)| name.clone()).collect()),
         Reader::Values { rows } => {
             let mut columns: Vec<String> = Vec::new();
             for (name, _) in rows.iter().flatten() {

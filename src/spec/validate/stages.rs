@@ -404,7 +404,7 @@ fn known_columns(inputs: &[Input], sources: &[Option<Source>]) -> Option<Vec<Str
     Some(columns)
 }
 
-fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>, otherwise: &str) -> String {
+pub(super) fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>, otherwise: &str) -> String {
     let mut known: Vec<&str> = known.collect();
     known.sort_unstable();
     match nearest(name, known.iter().copied()) {
