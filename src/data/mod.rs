@@ -8,6 +8,7 @@ pub mod item;
 pub mod json;
 pub mod secrets;
 pub mod source;
+pub mod sql;
 pub mod table;
 mod time;
 mod usage;

@@ -1,8 +1,9 @@
 //! Values that must not be shown or kept: [`Secrets`] takes them out of a text.
 //!
 //! A value is looked for as it is, and as it looks when a program prints it: as JSON, as a Python or Rust literal, as
-//! a word of a shell, as part of a URL; of several lines each. Captured output is shortened before it comes here, so
-//! that half a value may stand where it was cut: there the halves are looked for too.
+//! a word of a shell, as part of a URL; of several lines each. Passwords that stand in URLs are hidden without having
+//! been told of. Captured output is shortened before it comes here, so that half a value may stand where it was cut:
+//! there the halves are looked for too.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -55,11 +56,12 @@ impl Secrets {
 
     /// The text with `***` in the place of each secret.
     pub fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.forms.is_empty() {
+        let in_urls = passwords_in_urls(text);
+        if self.forms.is_empty() && in_urls.is_empty() {
             return Cow::Borrowed(text);
         }
         let whole = self.forms.iter().flat_map(|form| places_of(form, text));
-        replace(text, whole.chain(self.halves(text)).collect())
+        replace(text, whole.chain(self.halves(text)).chain(in_urls).collect())
     }
 
     /// As [`Secrets::hide`], in place.
@@ -120,6 +122,20 @@ fn names_a_secret(name: &str) -> bool {
 /// What [`Secrets::stand_in`] gives for a text that holds a secret.
 pub fn hashed(text: &str) -> String {
     format!("{HIDDEN} {}", Hash::of(text.as_bytes()))
+}
+
+/// Where the passwords of URLs stand (`://user:password@`).
+fn passwords_in_urls(text: &str) -> Vec<Range<usize>> {
+    let after = |(at, mark): (usize, &str)| {
+        let start = at + mark.len();
+        let rest = &text[start..];
+        let end =
+            rest.find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'')).unwrap_or(rest.len());
+        let user_end = rest[..end].rfind('@')?;
+        let password = rest[..user_end].find(':')? + 1;
+        (password < user_end).then_some(start + password..start + user_end)
+    };
+    text.match_indices("://").filter_map(after).collect()
 }
 
 fn places_of<'a>(form: &'a str, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
@@ -269,6 +285,18 @@ mod tests {
         assert_eq!(secrets(&[("MODE", "tangerine")]).hide("a tangerine"), "a ***");
         assert_eq!(secrets(&[("PIN_KEY", "12345")]).hide("pin 12345"), "pin ***");
         assert_eq!(Secrets::default().hide("x"), "x");
+    }
+
+    #[test]
+    fn passwords_of_urls_are_hidden_whatever_they_are() {
+        for (text, hidden) in [
+            ("cannot reach postgresql://me:pw@h:5432/db?x=a@b", "cannot reach postgresql://me:***@h:5432/db?x=a@b"),
+            ("url: 'redis://:p:w@h'", "url: 'redis://:***@h'"),
+            ("http://h:80/a@b and https://me@h", "http://h:80/a@b and https://me@h"),
+        ] {
+            assert_eq!(Secrets::default().hide(text), hidden);
+            assert_eq!(Secrets::default().hide(hidden), hidden);
+        }
     }
 
     #[test]

@@ -100,6 +100,9 @@ pub fn secrets(workflow: &Workflow) -> Secrets {
             secrets.add_variable(name, &value);
         }
     }
+    for database in workflow.databases() {
+        database.password().iter().for_each(|password| secrets.add_variable("PASSWORD", password));
+    }
     secrets
 }
 

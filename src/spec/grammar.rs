@@ -167,7 +167,7 @@ pub const READERS: &[Key] = &[
     key("range", Kind::Shape(&RANGE), "Numbers, as `value`."),
     key("product", Kind::Map(&SWEEP_VALUES), "A parameter sweep: all combinations, the last name varying fastest."),
     key("zip", Kind::Map(&SWEEP_VALUES), "A parameter sweep: the first values of all names, then the second, …"),
-    later("sql", Kind::Any, "The rows of a query."),
+    key("sql", Kind::Shape(&SQL), "The rows of a query."),
     later("python", Kind::Function, "A generator function that yields rows."),
     later("command", Kind::List(&Kind::Template), "A command that prints JSON lines."),
 ];
@@ -195,6 +195,21 @@ const CELL_TYPES: &[Word] = &[
     word("date", "a calendar date"),
     word("datetime", "a date and a time of day"),
 ];
+
+static SQL: Shape = Shape {
+    what: "a query",
+    name: "sql",
+    doc: "A query of an SQLite file or a PostgreSQL database.",
+    keys: &[&[
+        key(
+            "url",
+            Kind::Text,
+            "`sqlite:///file.db` (beside the workflow file), `sqlite:////absolute/file.db` or `postgresql://user@host/database`.",
+        ),
+        key("query", Kind::Template, "One `select`; it changes nothing."),
+    ]],
+    required: &["url", "query"],
+};
 
 static RANGE: Shape = Shape {
     what: "a range",
@@ -405,7 +420,7 @@ const FORMATS: &[Word] = &[
 ];
 
 /// All shapes, for hints at keys that stand in the wrong place.
-pub static SHAPES: &[&Shape] = &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE, &SWEEP_RANGE];
+pub static SHAPES: &[&Shape] = &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE, &SWEEP_RANGE, &SQL];
 
 /// Words that other tools use, and ours.
 pub const OTHER_WORDS: &[(&str, &str)] = &[

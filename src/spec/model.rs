@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::template::{Expression, Template, TemplateTree};
 use crate::data::Value;
+use crate::data::sql::Database;
 use crate::diagnostic::Span;
 
 /// A whole workflow.
@@ -27,6 +28,16 @@ pub struct Workflow {
     pub outputs: Vec<Output>,
     /// `state:`, where the state lies, relative to `dir`.
     pub state: Option<String>,
+}
+
+impl Workflow {
+    /// The databases that it reads.
+    pub fn databases(&self) -> impl Iterator<Item = &Database> {
+        self.sources.iter().filter_map(|source| match &source.reader {
+            Reader::Sql { database, .. } => Some(database),
+            _ => None,
+        })
+    }
 }
 
 /// A named source of rows.
@@ -52,6 +63,8 @@ pub enum Reader {
     Values { rows: Vec<Vec<(String, Value)>> },
     /// `start, start + step, … < stop` (or `>` for a negative step); integers or floats.
     Range { start: Value, stop: Value, step: Value },
+    /// The rows of a query.
+    Sql { database: Database, query: String },
     /// A parameter sweep.
     Sweep(Sweep),
 }

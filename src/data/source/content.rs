@@ -11,12 +11,12 @@ use crate::spec::model::{Reader, Source, SweepValues};
 /// Goes up whenever the same bytes are read as other rows than before.
 const READER_VERSION: u32 = 1;
 
-/// The hash of a source's definition and content; `None` for standard input.
+/// The hash of a source's definition and content; `None` where only the rows themselves tell:
+/// standard input, databases.
 pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>, SourceError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{READER_VERSION} {:?} {}", source.key, definition(source)).as_bytes());
     let named = match &source.reader {
-        Reader::Lines { path: None } => return Ok(None),
         Reader::Sweep(sweep) => {
             for other in sweep.sources() {
                 let Some(content) = content_in(&around.sources[other], around)? else { return Ok(None) };
@@ -24,6 +24,8 @@ pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>
             }
             Vec::new()
         }
+        // A database does not say whether it is as it was: its rows are read.
+        Reader::Lines { path: None } | Reader::Sql { .. } => return Ok(None),
         Reader::Values { .. } | Reader::Range { .. } => Vec::new(),
         Reader::Lines { path: Some(path) } => vec![files::named(&source.name, path, &around.dir)?.shown],
         Reader::Files { paths, .. } => {

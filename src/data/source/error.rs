@@ -25,6 +25,9 @@ pub enum SourceError {
     /// The definition makes no sense together with the data.
     #[error("source {source_name}: {what}")]
     Definition { source_name: String, what: String },
+    /// A database says no.
+    #[error("source {source_name}: {cause}")]
+    Database { source_name: String, cause: crate::data::sql::SqlError },
     /// A column that the definition names is not in the data.
     #[error("source {source_name}: there is no column {column:?}{}", nearest.as_ref().map_or(String::new(), |n| format!("; did you mean {n:?}?")))]
     NoColumn { source_name: String, column: String, nearest: Option<String> },

@@ -18,6 +18,7 @@ mod input;
 mod jsonl;
 mod lines;
 mod pattern;
+mod sql;
 mod sweep;
 mod written;
 
@@ -180,6 +181,7 @@ pub fn open_in(
         Reader::Glob { pattern } => glob::open(&source.name, pattern, around, limits),
         Reader::Lines { path } => lines::open(&source.name, path.as_deref(), &around.dir, stdin, limits),
         Reader::Values { rows } => Ok(written::values(rows.clone(), limits)),
+        Reader::Sql { database, query } => sql::open(&source.name, database, query, &around.dir, limits),
         Reader::Range { start, stop, step } => written::range(&source.name, start, stop, step, limits),
         Reader::Sweep(sweep) => sweep::open(&source.name, sweep, around, limits),
     }

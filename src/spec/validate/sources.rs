@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::stages::misspelt;
 use super::{Builder, names_of, plain_value, text_of, texts_of};
 use crate::data::Value;
+use crate::data::sql::Database;
 use crate::diagnostic::Diagnostic;
 use crate::spec::grammar::{READERS, SOURCE};
 use crate::spec::model::{CellType, Format, Header, Reader, Source, TextOptions};
@@ -61,6 +62,7 @@ impl<'a> Builder<'a> {
             "values" => return Some(Reader::Values { rows: value.elements()?.iter().map(row_of).collect() }),
             "range" => return self.range(value).map(|(start, stop, step)| Reader::Range { start, stop, step }),
             "product" | "zip" => return self.sweep(key, value, source),
+            "sql" => return self.sql(value),
             _ => return None,
         };
         let paths = names_of(value);
@@ -165,6 +167,23 @@ impl<'a> Builder<'a> {
         Some((start, stop, step))
     }
 
+    fn sql(&mut self, node: &Node) -> Option<Reader> {
+        let (url, query_node) = (node.get("url")?, node.get("query")?);
+        let query = text_of(query_node)?;
+        if query.contains("{{") {
+            let help = "a parameter could say anything there; filter in a stage: `filter: SOURCE`, `where: …`";
+            self.mistake(query_node.span, "a query cannot hold templates", help);
+        }
+        let database = match Database::parse(&text_of(url)?, &self.env) {
+            Ok(database) => Some(database),
+            Err((message, help)) => {
+                self.mistake(url.span, message, help);
+                None
+            }
+        };
+        Some(Reader::Sql { database: database?, query })
+    }
+
     fn key_columns(&mut self, source: &Node, reader: &Reader) -> Option<Vec<String>> {
         let Some(node) = source.get("key") else {
             let default = matches!(reader, Reader::Glob { .. }).then(|| "path".to_string());
@@ -201,7 +220,7 @@ impl<'a> Builder<'a> {
 pub(super) fn columns_of(reader: &Reader) -> Option<Vec<String>> {
     match reader {
         Reader::Files { text: TextOptions { header: Header::Names(names), .. }, .. } => Some(names.clone()),
-        Reader::Files { .. } => None,
+        Reader::Files { .. } | Reader::Sql { .. } => None,
         Reader::Glob { pattern } => {
             let wildcards = wildcards(pattern).unwrap_or_default();
             Some(GLOB_COLUMNS.iter().map(|c| c.to_string()).chain(wildcards).collect())
