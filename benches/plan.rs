@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bpp_flow::diagnostic::Sources;
 use bpp_flow::plan::{Plan, Surroundings};
 use bpp_flow::spec::{LoadOptions, load};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -19,7 +20,9 @@ fn planning(c: &mut Criterion) {
     let env = |_: &str| None;
     let dir = std::env::temp_dir();
     let read = || {
-        load(&text, &LoadOptions { stem: "bench", dir: dir.clone(), params: &[], env: &env }).expect("a valid workflow")
+        let options =
+            LoadOptions { stem: "bench", dir: dir.clone(), params: &[], profiles: &[], backend: None, env: &env };
+        load(&Sources::new("bench.yaml", &text), &options).expect("a valid workflow")
     };
     c.bench_function("load 1000 stages", |b| b.iter(read));
     let workflow = Arc::new(read());

@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::data::source::{self, SourceError};
 use crate::data::{Table, Value, json, value};
-use crate::diagnostic::{Diagnostic, Report, Span, render};
+use crate::diagnostic::{Diagnostic, Report, Sources, Span, render};
 use crate::executor::marshal::{Reader, Writer};
 use crate::executor::wire::{FrameBuffer, FromWorker, decode_shape};
 use crate::executor::{Outcomes, Shape, keeper};
@@ -27,8 +27,10 @@ use crate::store::codec;
 pub fn workflow(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let env = |name: &str| (name == "HOME").then(|| "/home/user".to_string());
-    let options = LoadOptions { stem: "fuzz", dir: "/work".into(), params: &[], env: &env };
-    match load(text, &options) {
+    let options =
+        LoadOptions { stem: "fuzz", dir: "/work".into(), params: &[], profiles: &[], backend: None, env: &env };
+    let sources = Sources::new("fuzz.yaml", text);
+    match load(&sources, &options) {
         Ok(workflow) => {
             let places = workflow.sources.iter().map(|s| s.span).chain(workflow.stages.iter().map(|s| s.span));
             places.chain(workflow.outputs.iter().map(|o| o.span)).for_each(|span| assert_within(text, span));
@@ -36,8 +38,8 @@ pub fn workflow(data: &[u8]) {
         }
         Err(mistakes) => {
             assert!(!mistakes.is_empty(), "no workflow, and no mistake");
-            mistakes.iter().for_each(|mistake| explain(text, mistake));
-            render("fuzz.yaml", text, &mistakes, false);
+            mistakes.iter().for_each(|mistake| explain(&sources, mistake));
+            render(&sources, &mistakes, false);
         }
     }
 }
@@ -61,10 +63,10 @@ fn compile(workflow: Workflow) {
     }
 }
 
-fn explain(text: &str, mistake: &Diagnostic) {
+fn explain(sources: &Sources, mistake: &Diagnostic) {
     let places = mistake.span.into_iter().chain(mistake.related.iter().map(|r| r.span));
-    places.for_each(|span| assert_within(text, span));
-    Report::new("fuzz.yaml", text, mistake);
+    places.for_each(|span| assert_within(sources.text(), span));
+    Report::new(sources, mistake);
 }
 
 fn assert_within(text: &str, span: Span) {

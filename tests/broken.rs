@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bpp_flow::diagnostic::render;
+use bpp_flow::diagnostic::{Sources, render};
 use bpp_flow::spec::{LoadOptions, load};
 
 #[test]
@@ -28,9 +28,10 @@ fn check(file: &Path) {
     let stem = file.file_stem().and_then(|s| s.to_str()).expect("a plain name");
     let text = std::fs::read_to_string(file).expect("readable");
     let env = |name: &str| (name == "HOME").then(|| "/home/user".to_string());
-    let options = LoadOptions { stem, dir: "/work".into(), params: &[], env: &env };
+    let options = LoadOptions { stem, dir: "/work".into(), params: &[], profiles: &[], backend: None, env: &env };
+    let sources = Sources::new(format!("{stem}.yaml"), &text);
     let start = std::time::Instant::now();
-    let mistakes = load(&text, &options).expect_err(&format!("{stem}.yaml is broken"));
+    let mistakes = load(&sources, &options).expect_err(&format!("{stem}.yaml is broken"));
     assert!(start.elapsed().as_secs_f64() < 1.0, "{stem} took {:?}", start.elapsed());
-    insta::assert_snapshot!(stem, render(&format!("{stem}.yaml"), &text, &mistakes, false));
+    insta::assert_snapshot!(stem, render(&sources, &mistakes, false));
 }

@@ -43,11 +43,10 @@ pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result
 }
 
 fn as_json(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
-    let source = read(args.file.as_deref(), globals)?;
-    let mistakes = parse(&source, globals).err().unwrap_or_default();
-    let file = source.path.display().to_string();
+    let files = read(args.file.as_deref(), globals)?;
+    let mistakes = parse(&files, None, globals).err().unwrap_or_default();
     let secrets = environments_secrets();
-    let mut reports: Vec<Report> = mistakes.iter().map(|m| Report::new(&file, &source.text, m)).collect();
+    let mut reports: Vec<Report> = mistakes.iter().map(|m| Report::new(&files.sources, m)).collect();
     for report in &mut reports {
         let related = report.related.iter_mut().map(|r| &mut r.message);
         report.help.iter_mut().chain(related).chain([&mut report.message]).for_each(|text| secrets.hide_in(text));

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::ArgAction;
 
-use super::error::CliError;
 use super::terminal::Color;
 
 const HEADING: &str = "Options of all commands";
@@ -21,9 +20,9 @@ pub(super) struct Globals {
     /// Overrides a parameter of the workflow; repeatable
     #[arg(long = "param", value_name = "K=V", value_parser = param, global = true, help_heading = HEADING)]
     pub params: Vec<(String, String)>,
-    /// An overlay of the workflow (not yet supported)
-    #[arg(long, value_name = "NAME", global = true, hide = true)]
-    pub profile: Option<String>,
+    /// Lays a profile of the workflow over it, or one that a file holds (a name with `/`, .yaml or .yml); repeatable
+    #[arg(long = "profile", value_name = "NAME|FILE", global = true, help_heading = HEADING)]
+    pub profiles: Vec<String>,
     /// Uses a state on a network file system all the same
     #[arg(long, global = true, help_heading = HEADING)]
     pub state_on_network_fs: bool,
@@ -39,19 +38,14 @@ pub(super) struct Globals {
 }
 
 impl Globals {
-    /// Refuses what this version does not know yet.
-    pub(super) fn refuse_later_options(&self) -> Result<(), CliError> {
-        match self.profile {
-            Some(_) => Err(CliError::later("--profile")),
-            None => Ok(()),
-        }
-    }
-
     /// The options that further commands for the same workflow and state need.
     pub(super) fn identity(&self) -> Vec<String> {
         let mut options = Vec::new();
         if let Some(state) = &self.state {
             options.extend(["--state".to_string(), state.display().to_string()]);
+        }
+        for profile in &self.profiles {
+            options.extend(["--profile".to_string(), profile.clone()]);
         }
         for (name, value) in &self.params {
             options.extend(["--param".to_string(), format!("{name}={value}")]);
@@ -86,10 +80,14 @@ mod tests {
     fn further_commands_keep_what_decides_the_workflow() {
         let globals = Globals {
             state: Some("s".into()),
+            profiles: vec!["hpc".into(), "./mine.yaml".into()],
             params: vec![("n".into(), "5".into())],
             verbose: 1,
             ..Globals::default()
         };
-        assert_eq!(globals.identity(), ["--state", "s", "--param", "n=5"]);
+        assert_eq!(
+            globals.identity(),
+            ["--state", "s", "--profile", "hpc", "--profile", "./mine.yaml", "--param", "n=5"]
+        );
     }
 }

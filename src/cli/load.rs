@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::{self, Diagnostic, Sources};
 use crate::engine::api::Flow;
 use crate::report::Invocation;
 use crate::spec::model::Workflow;
-use crate::spec::{self, LoadOptions};
+use crate::spec::{self, LoadOptions, Profile};
 
 use super::error::{CliError, Context, did_you_mean};
 use super::globals::Globals;
@@ -38,22 +38,33 @@ impl Loaded {
     }
 }
 
-/// A workflow file that was read.
+/// A workflow file that was read, and the files of profiles.
 #[derive(Debug)]
-pub(super) struct SourceFile {
-    /// As it was given or found.
+pub(super) struct Files {
+    /// The workflow file, as it was given or found.
     pub path: PathBuf,
-    pub text: String,
+    pub sources: Sources,
+    /// The profiles that are chosen.
+    profiles: Vec<Profile>,
 }
 
 /// Finds, reads and validates the workflow; mistakes in it are printed, with exit code 2.
 pub(super) fn load(file: Option<&Path>, globals: &Globals, terminal: &Terminal) -> Result<Loaded, CliError> {
-    let source = read(file, globals)?;
-    let workflow = match parse(&source, globals) {
+    load_on(None, file, globals, terminal)
+}
+
+/// As [`load`], with a backend for all stages.
+pub(super) fn load_on(
+    backend: Option<&str>,
+    file: Option<&Path>,
+    globals: &Globals,
+    terminal: &Terminal,
+) -> Result<Loaded, CliError> {
+    let files = read(file, globals)?;
+    let workflow = match parse(&files, backend, globals) {
         Ok(workflow) => workflow,
         Err(diagnostics) => {
-            let shown = source.path.display().to_string();
-            let text = diagnostic::render(&shown, &source.text, &diagnostics, terminal.err.color());
+            let text = diagnostic::render(&files.sources, &diagnostics, terminal.err.color());
             crate::report::tell(&terminal.hide(&text));
             return Err(CliError::told());
         }
@@ -61,13 +72,14 @@ pub(super) fn load(file: Option<&Path>, globals: &Globals, terminal: &Terminal) 
     let state_dir = state_dir(&workflow, globals.state.as_deref(), std::env::var_os("BPP_FLOW_STATE"));
     let secrets = terminal.secrets.get_or_init(|| crate::engine::api::secrets(&workflow));
     let options = globals.identity().iter().map(|option| secrets.hide(option).into_owned()).collect();
-    let invocation = Invocation { options, ..Invocation::new(&source.path) };
-    let flow = Flow { workflow, state_dir: absolute(&state_dir)?, file: source.path, source_text: source.text };
+    let invocation = Invocation { options, ..Invocation::new(&files.path) };
+    let source_text = files.sources.file(0).0.to_string();
+    let flow = Flow { workflow, state_dir: absolute(&state_dir)?, file: files.path, source_text };
     Ok(Loaded { flow, invocation })
 }
 
-/// Finds and reads the workflow file.
-pub(super) fn read(file: Option<&Path>, globals: &Globals) -> Result<SourceFile, CliError> {
+/// Finds and reads the workflow file, and the files of profiles.
+pub(super) fn read(file: Option<&Path>, globals: &Globals) -> Result<Files, CliError> {
     let path = match (file, globals.file.as_deref()) {
         (Some(given), Some(other)) if given != other => {
             return Err(CliError::usage(format!("two workflow files: {} and {}", given.display(), other.display())));
@@ -75,22 +87,48 @@ pub(super) fn read(file: Option<&Path>, globals: &Globals) -> Result<SourceFile,
         (Some(given), _) | (None, Some(given)) => given.to_path_buf(),
         (None, None) => default_file()?,
     };
-    let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, error))?;
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(SourceFile { path, text }),
-        Err(_) => Err(CliError::usage(format!("{} is not UTF-8 text", path.display()))),
+    let mut sources = Sources::new(path.display().to_string(), &text_of(&path, "workflow")?);
+    let mut profiles = Vec::new();
+    for name in &globals.profiles {
+        if !is_file_name(name) {
+            profiles.push(Profile::Named(name.clone()));
+            continue;
+        }
+        sources = sources.and(name, &text_of(Path::new(name), "profile")?);
+        profiles.push(Profile::File(sources.len() - 1));
     }
+    Ok(Files { path, sources, profiles })
+}
+
+/// Whether `--profile` names a file, not one of the workflow's profiles.
+fn is_file_name(profile: &str) -> bool {
+    profile.contains('/') || [".yaml", ".yml"].iter().any(|ending| profile.ends_with(ending))
+}
+
+fn text_of(path: &Path, what: &str) -> Result<String, CliError> {
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, what, error))?;
+    String::from_utf8(bytes).map_err(|_| CliError::usage(format!("{} is not UTF-8 text", path.display())))
 }
 
 /// Validates a workflow file.
-pub(super) fn parse(source: &SourceFile, globals: &Globals) -> Result<Workflow, Vec<Diagnostic>> {
-    let path = std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone());
+pub(super) fn parse(files: &Files, backend: Option<&str>, globals: &Globals) -> Result<Workflow, Vec<Diagnostic>> {
+    let workflow = with_options(files, backend, globals, |options| spec::load(&files.sources, options))?;
+    let mistakes = crate::engine::api::check(&workflow);
+    if mistakes.is_empty() { Ok(workflow) } else { Err(mistakes) }
+}
+
+/// What a workflow depends on besides its files.
+pub(super) fn with_options<T>(
+    files: &Files,
+    backend: Option<&str>,
+    globals: &Globals,
+    then: impl FnOnce(&LoadOptions) -> T,
+) -> T {
+    let path = std::path::absolute(&files.path).unwrap_or_else(|_| files.path.clone());
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let env = |name: &str| std::env::var(name).ok();
-    let workflow = spec::load(&source.text, &LoadOptions { stem: &stem, dir, params: &globals.params, env: &env })?;
-    let mistakes = crate::engine::api::check(&workflow);
-    if mistakes.is_empty() { Ok(workflow) } else { Err(mistakes) }
+    then(&LoadOptions { stem: &stem, dir, params: &globals.params, profiles: &files.profiles, backend, env: &env })
 }
 
 fn default_file() -> Result<PathBuf, CliError> {
@@ -101,10 +139,10 @@ fn default_file() -> Result<PathBuf, CliError> {
     })
 }
 
-fn unreadable(path: &Path, error: std::io::Error) -> CliError {
+fn unreadable(path: &Path, what: &str, error: std::io::Error) -> CliError {
     let inside = DEFAULT_FILES.iter().map(|name| path.join(name)).find(|p| p.is_file());
     let hint = inside.map(|p| format!("did you mean {}?", p.display()));
-    let doing = format!("cannot read the workflow file {}", path.display());
+    let doing = format!("cannot read the {what} file {}", path.display());
     CliError::usage(Context { doing, source: error.into() }).maybe_hint(hint)
 }
 

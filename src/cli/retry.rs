@@ -10,7 +10,7 @@ use crate::engine::api::{Retry, RunOptions};
 use super::Exit;
 use super::error::CliError;
 use super::globals::Globals;
-use super::load::load;
+use super::load::load_on;
 use super::options::Execution;
 use super::run::execute;
 use super::terminal::Terminal;
@@ -49,7 +49,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
-    let loaded = load(args.file.as_deref(), globals, terminal)?;
+    let loaded = load_on(args.execution.backend.as_deref(), args.file.as_deref(), globals, terminal)?;
     if let Some(stage) = &args.stage {
         loaded.check_stage(stage)?;
     }

@@ -13,7 +13,7 @@ use crate::report::{Live, Reporter, json, summary, tell};
 use super::Exit;
 use super::error::{CliError, Context};
 use super::globals::Globals;
-use super::load::{Loaded, load};
+use super::load::{Loaded, load_on};
 use super::options::{Execution, Selection};
 use super::plan::What;
 use super::signals::Listener;
@@ -50,7 +50,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
-    let loaded = load(args.file.as_deref(), globals, terminal)?;
+    let loaded = load_on(args.execution.backend.as_deref(), args.file.as_deref(), globals, terminal)?;
     let options = args.execution.apply(args.selection.options(&loaded, globals)?, globals);
     if args.dry_run {
         let what = What { json: args.execution.json, ..What::default() };
@@ -139,7 +139,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("p.yaml");
         std::fs::write(&file, "stages: {one: {command: ['true']}}\n").expect("writes");
-        let loaded = load(Some(&file), &globals, &terminal).expect("loads");
+        let loaded = load_on(None, Some(&file), &globals, &terminal).expect("loads");
         let code = |state, reason: Option<&str>| {
             let summary = RunSummary {
                 run: "r".into(),

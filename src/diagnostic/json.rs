@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Diagnostic, Position, Span};
+use super::{Diagnostic, Sources};
 
 /// A mistake with its place in lines and columns, both from 1; all four are null where it is not in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,22 +21,23 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RelatedReport {
     pub message: String,
+    pub file: String,
     pub line: usize,
     pub column: usize,
 }
 
 impl Report {
-    /// The mistake as it stands in `source`.
-    pub fn new(file: &str, source: &str, diagnostic: &Diagnostic) -> Report {
-        let start = diagnostic.span.map(|s: Span| Position::of(source, s.start));
-        let end = diagnostic.span.map(|s: Span| Position::of(source, s.end));
+    /// The mistake as it stands in its file; one that is in none is told of the first.
+    pub fn new(sources: &Sources, diagnostic: &Diagnostic) -> Report {
+        let start = diagnostic.span.map(|s| sources.place(s.start).1);
+        let end = diagnostic.span.map(|s| sources.place(s.end).1);
         let related = diagnostic.related.iter().map(|r| {
-            let at = Position::of(source, r.span.start);
-            RelatedReport { message: r.message.clone(), line: at.line, column: at.column }
+            let (file, at) = sources.place(r.span.start);
+            RelatedReport { message: r.message.clone(), file: file.to_string(), line: at.line, column: at.column }
         });
         Report {
             message: diagnostic.message.clone(),
-            file: file.to_string(),
+            file: sources.place(diagnostic.span.map_or(0, |s| s.start)).0.to_string(),
             line: start.map(|p| p.line),
             column: start.map(|p| p.column),
             end_line: end.map(|p| p.line),
@@ -50,12 +51,16 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnostic::Span;
 
     #[test]
     fn columns_count_characters() {
         let source = "ä: b\nüü: c\n";
         let at = source.find('c').expect("there");
-        let report = Report::new("f.yaml", source, &Diagnostic::new(Span::new(at, at + 1), "wrong").help("right"));
+        let report = Report::new(
+            &Sources::new("f.yaml", source),
+            &Diagnostic::new(Span::new(at, at + 1), "wrong").help("right"),
+        );
         let json = serde_json::to_value(&report).expect("plain data");
         assert_eq!(json["line"], 2);
         assert_eq!(json["column"], 5);

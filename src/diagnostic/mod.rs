@@ -5,11 +5,15 @@
 
 mod json;
 mod render;
+mod sources;
+
+use std::collections::HashSet;
 
 pub use json::Report;
 pub use render::render;
+pub use sources::{Lines, Position, Sources};
 
-/// A place in a workflow file: byte offsets `start .. end`.
+/// A place in the [`Sources`]: byte offsets `start .. end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Span {
     pub start: usize,
@@ -22,6 +26,16 @@ impl Span {
         Span { start, end: end.max(start) }
     }
 
+    /// Whether `other` lies in it.
+    pub fn contains(self, other: Span) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+
+    /// The same length, `by` bytes further on.
+    pub fn shifted(self, by: usize) -> Span {
+        Span { start: self.start + by, end: self.end + by }
+    }
+
     /// The part of this span that starts `offset` bytes in and is `len` bytes long.
     pub fn part(self, offset: usize, len: usize) -> Span {
         let start = (self.start + offset).min(self.end);
@@ -30,7 +44,7 @@ impl Span {
 }
 
 /// A mistake.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// Where it is; `None`: not in the file (a parameter of the command line).
     pub span: Option<Span>,
@@ -43,7 +57,7 @@ pub struct Diagnostic {
 }
 
 /// Another place that belongs to a mistake.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Related {
     pub span: Span,
     pub message: String,
@@ -79,12 +93,13 @@ impl Diagnostic {
 #[derive(Debug, Default)]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
+    known: HashSet<Diagnostic>,
 }
 
 impl Diagnostics {
-    /// Adds a mistake.
+    /// Adds a mistake; one that is known already is told once.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        if !self.list.contains(&diagnostic) {
+        if self.known.insert(diagnostic.clone()) {
             self.list.push(diagnostic);
         }
     }
@@ -92,6 +107,11 @@ impl Diagnostics {
     /// Adds several mistakes.
     pub fn extend(&mut self, diagnostics: impl IntoIterator<Item = Diagnostic>) {
         diagnostics.into_iter().for_each(|d| self.push(d));
+    }
+
+    /// Whether this mistake is known.
+    pub fn contains(&self, diagnostic: &Diagnostic) -> bool {
+        self.known.contains(diagnostic)
     }
 
     /// Whether nothing is wrong.
@@ -109,23 +129,5 @@ impl Diagnostics {
         let mut list = self.list;
         list.sort_by_key(|d| d.span.map_or((0, 0), |s| (s.start + 1, s.end)));
         list
-    }
-}
-
-/// Line and column, both from 1, columns in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    pub line: usize,
-    pub column: usize,
-}
-
-impl Position {
-    /// Where byte `offset` of `source` is.
-    pub fn of(source: &str, offset: usize) -> Position {
-        let offset = (0..=offset.min(source.len())).rev().find(|&i| source.is_char_boundary(i)).unwrap_or(0);
-        let before = &source[..offset];
-        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-        let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
-        Position { line, column: source[line_start..offset].chars().count() + 1 }
     }
 }

@@ -2,34 +2,34 @@
 
 use std::fmt::Write as _;
 
-use super::{Diagnostic, Position, Span};
+use super::{Diagnostic, Sources, Span};
 
 /// Characters of a source line that are shown; longer lines are cut around the mistake.
 const MAX_WIDTH: usize = 140;
 
-/// Renders mistakes in the order given. `file` is the name as the user gave it. Columns are characters, from 1.
-pub fn render(file: &str, source: &str, diagnostics: &[Diagnostic], color: bool) -> String {
+/// Renders mistakes in the order given. Columns are characters, from 1.
+pub fn render(sources: &Sources, diagnostics: &[Diagnostic], color: bool) -> String {
     let paint = Paint { color };
     let mut out = String::new();
     for diagnostic in diagnostics {
         if !out.is_empty() {
             out.push('\n');
         }
-        render_one(&mut out, file, source, diagnostic, paint);
+        render_one(&mut out, sources, diagnostic, paint);
     }
     out
 }
 
-fn render_one(out: &mut String, file: &str, source: &str, diagnostic: &Diagnostic, paint: Paint) {
+fn render_one(out: &mut String, sources: &Sources, diagnostic: &Diagnostic, paint: Paint) {
     let message = one_line(&diagnostic.message);
     line(out, format_args!("{}{}", paint.red("error"), paint.bold(&format!(": {message}"))));
     let lines = diagnostic.span.iter().chain(diagnostic.related.iter().map(|r| &r.span));
-    let width = lines.map(|s| Position::of(source, s.start).line.to_string().len()).max().unwrap_or(1);
+    let width = lines.map(|s| sources.place(s.start).1.line.to_string().len()).max().unwrap_or(1);
     if let Some(span) = diagnostic.span {
-        snippet(out, &Place { file, source, span, width, arrow: "-->", mark: '^' }, "", paint);
+        snippet(out, &Place { sources, span, width, arrow: "-->", mark: '^' }, "", paint);
     }
     for related in &diagnostic.related {
-        let place = Place { file, source, span: related.span, width, arrow: ":::", mark: '-' };
+        let place = Place { sources, span: related.span, width, arrow: ":::", mark: '-' };
         snippet(out, &place, &related.message, paint);
     }
     for help in &diagnostic.help {
@@ -38,8 +38,7 @@ fn render_one(out: &mut String, file: &str, source: &str, diagnostic: &Diagnosti
 }
 
 struct Place<'a> {
-    file: &'a str,
-    source: &'a str,
+    sources: &'a Sources,
     span: Span,
     /// Of the widest line number.
     width: usize,
@@ -48,17 +47,15 @@ struct Place<'a> {
 }
 
 fn snippet(out: &mut String, place: &Place, label: &str, paint: Paint) {
-    let Place { file, source, span, width, arrow, mark } = *place;
-    let Position { line: number, column } = Position::of(source, span.start);
-    line(out, format_args!("{:width$}{} {file}:{number}:{column}", "", paint.blue(arrow)));
-    let text = source.lines().nth(number - 1).unwrap_or("");
-    let (shown, column) = window(text, column);
-    let underlined = Position::of(source, span.end);
-    let len = if underlined.line == number {
-        underlined.column.saturating_sub(Position::of(source, span.start).column)
-    } else {
-        text.trim_end().chars().count().saturating_sub(Position::of(source, span.start).column - 1)
-    };
+    let Place { sources, span, width, arrow, mark } = *place;
+    let (file, start) = sources.place(span.start);
+    let (_, end) = sources.place(span.end);
+    let number = start.line;
+    line(out, format_args!("{:width$}{} {file}:{number}:{}", "", paint.blue(arrow), start.column));
+    let text = sources.line(span.start);
+    let (shown, column) = window(text, start.column);
+    let last = if end.line == number { end.column } else { text.trim_end().chars().count() + 1 };
+    let len = last.saturating_sub(start.column);
     let room = shown.chars().count().saturating_sub(column - 1);
     let marks = mark.to_string().repeat(len.min(room).max(1));
     let indent: String = shown.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
@@ -133,7 +130,7 @@ mod tests {
         let mistake = Diagnostic::new(Span::new(at, at + 9), "unknown key `bach_size`")
             .help("did you mean `batch_size`?")
             .related(Span::new(0, 6), "in here");
-        let text = render("p.yaml", source, &[mistake], false);
+        let text = render(&Sources::new("p.yaml", source), &[mistake], false);
         assert_eq!(
             text,
             "error: unknown key `bach_size`\n --> p.yaml:3:5\n  |\n3 |     bach_size: 3\n  |     ^^^^^^^^^\n \
@@ -143,7 +140,11 @@ mod tests {
 
     #[test]
     fn a_place_beyond_the_end_and_a_mistake_outside_the_file() {
-        let text = render("p.yaml", "", &[Diagnostic::new(Span::new(7, 9), "empty"), Diagnostic::outside("no")], false);
+        let text = render(
+            &Sources::new("p.yaml", ""),
+            &[Diagnostic::new(Span::new(7, 9), "empty"), Diagnostic::outside("no")],
+            false,
+        );
         assert!(text.contains("p.yaml:1:1"), "{text}");
         assert!(text.ends_with("error: no\n"), "{text}");
     }
@@ -152,7 +153,7 @@ mod tests {
     fn long_lines_are_cut_and_control_characters_replaced() {
         let source = format!("{}\u{1b}X{}", "a".repeat(500), "b".repeat(500));
         let at = source.find('X').expect("there");
-        let text = render("p", &source, &[Diagnostic::new(Span::new(at, at + 1), "m")], false);
+        let text = render(&Sources::new("p", &source), &[Diagnostic::new(Span::new(at, at + 1), "m")], false);
         assert!(!text.contains('\u{1b}'));
         assert!(text.lines().all(|l| l.chars().count() < 160), "{text}");
         let lines: Vec<&str> = text.lines().collect();
@@ -163,7 +164,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn never_panics(source in "\\PC*\n?\\PC*", start in 0usize..200, len in 0usize..50) {
-            render("f", &source, &[Diagnostic::new(Span::new(start, start + len), "m")], true);
+            render(&Sources::new("f", &source), &[Diagnostic::new(Span::new(start, start + len), "m")], true);
         }
     }
 }

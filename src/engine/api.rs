@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::data::{Failure, Usage};
-use crate::spec::model::{Backend, Workflow};
+use crate::spec::model::Workflow;
 
 pub use super::EngineError;
 pub use super::accept::{Accepted, accept};
@@ -41,7 +41,6 @@ pub struct RunOptions {
     pub items: Vec<String>,
     /// Items by position.
     pub rows: Vec<u64>,
-    pub backend: Option<Backend>,
     /// Cap of items at once.
     pub workers: Option<usize>,
     /// One item at a time in the terminal.

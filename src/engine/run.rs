@@ -75,7 +75,7 @@ pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, Eng
         workers: if options.debug { Some(1) } else { options.workers },
         run: (run, &flow.workflow.name),
         secrets: &Arc::new(secrets(&flow.workflow)),
-        backend: if options.debug { Some(Backend::Serial) } else { options.backend },
+        backend: options.debug.then_some(Backend::Serial),
     };
     Ok(Plan::compile(Arc::new(flow.workflow.clone()), &surroundings)?)
 }

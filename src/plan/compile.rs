@@ -95,7 +95,7 @@ impl Compiler<'_> {
     fn settings(&self) -> Settings {
         let mut settings = self.stage.settings.clone();
         if let Some(backend) = self.surroundings.backend {
-            settings.backend = backend;
+            settings.backend.kind = backend;
         }
         settings
     }
@@ -111,9 +111,12 @@ impl Compiler<'_> {
 
     fn workers(&self, settings: &Settings) -> usize {
         let cap = self.surroundings.workers.unwrap_or(usize::MAX);
-        let workers = match settings.backend {
+        let workers = match settings.backend.kind {
             Backend::Serial => 1,
-            _ => settings.workers.unwrap_or_else(|| (self.surroundings.cores.min(cap) / settings.cpus).max(1)),
+            _ => settings
+                .workers
+                .or(settings.backend.workers)
+                .unwrap_or_else(|| (self.surroundings.cores.min(cap) / settings.cpus).max(1)),
         };
         workers.min(cap).max(1)
     }
@@ -206,7 +209,8 @@ impl Compiler<'_> {
                 work,
                 shape: shape(&self.stage.verb),
                 pool: PoolKey {
-                    threads: settings.backend == Backend::Threads && matches!(self.stage.action, Action::Python(_)),
+                    threads: settings.backend.kind == Backend::Threads
+                        && matches!(self.stage.action, Action::Python(_)),
                     python,
                     env: self.constant_env(settings)?,
                     cwd: self.constant_cwd(settings)?,

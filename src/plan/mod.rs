@@ -125,7 +125,7 @@ pub struct Surroundings<'a> {
     pub workers: Option<usize>,
     /// Id of the run and name of the workflow, for templates that name `run`.
     pub run: (&'a str, &'a str),
-    /// `--backend`.
+    /// A backend for all stages (`--debug`).
     pub backend: Option<crate::spec::model::Backend>,
     /// What must not be shown or kept.
     pub secrets: &'a Arc<Secrets>,

@@ -54,6 +54,8 @@ pub enum Kind {
     Bool,
     /// One of these words.
     Word(&'static [Word]),
+    /// One of these words, or a name of the user's own.
+    Named(&'static [Word]),
     Duration,
     Size,
     /// `5%`
@@ -70,6 +72,8 @@ pub enum Kind {
     /// A mapping with names of the user's own.
     Map(&'static Kind),
     Shape(&'static Shape),
+    /// Keys of this mapping, laid over those of another place; null takes one away there.
+    Overlay(&'static Shape),
     Either(&'static [Kind]),
 }
 
@@ -131,8 +135,12 @@ pub static WORKFLOW: Shape = Shape {
             "Files that a stage's rows are written to, by the stage's name; the extension gives the format.",
         ),
         key("state", Kind::Text, "Where the state lies; default: `.bpp-flow/NAME` beside the workflow file."),
-        later("backends", Kind::Map(&Kind::Data), "Configured engines, by name."),
-        later("profiles", Kind::Map(&Kind::Data), "Overlays that `--profile` chooses."),
+        key("backends", Kind::Map(&Kind::Shape(&BACKEND)), "Configured engines, by name: `backend: NAME` uses one."),
+        key(
+            "profiles",
+            Kind::Map(&Kind::Shape(&PROFILE)),
+            "Overlays of this file, by name: `--profile NAME` chooses one.",
+        ),
     ]],
     required: &["stages"],
 };
@@ -302,9 +310,64 @@ const STDOUTS: &[Word] = &[
 pub static DEFAULTS: Shape =
     Shape { what: "`defaults`", name: "defaults", doc: "Settings for all stages.", keys: &[SETTINGS], required: &[] };
 
+/// An overlay under `profiles`, or a file that holds one.
+pub static PROFILE: Shape = Shape {
+    what: "a profile",
+    name: "profile",
+    doc: "What differs where this profile is chosen: parameters, settings, engines, the place of the state.",
+    keys: &[&[
+        key("params", Kind::Map(&Kind::Any), "Parameters; `--param` wins over them."),
+        key("defaults", Kind::Overlay(&DEFAULTS), "Settings for all stages that do not set them themselves."),
+        key("backends", Kind::Map(&Kind::Shape(&BACKEND)), "Configured engines, by name."),
+        key(
+            "stages",
+            Kind::Map(&Kind::Overlay(&DEFAULTS)),
+            "Settings by stage, which win over the stage's own; null takes one away.",
+        ),
+        key("state", Kind::Text, "Where the state lies, relative to the workflow file."),
+    ]],
+    required: &[],
+};
+
+/// An engine under `backends`.
+pub static BACKEND: Shape = Shape {
+    what: "a backend",
+    name: "backend",
+    doc: "A configured engine: its kind and what that kind takes.",
+    keys: &[&[key("kind", Kind::Named(BACKENDS), "Which kind of engine."), ENGINE_WORKERS], ENGINE_OPTIONS],
+    required: &["kind"],
+};
+
+const ENGINE_WORKERS: Key = key(
+    "workers",
+    Kind::Integer(1),
+    "How many items run at once of a stage that says nothing of it; default: the cores.",
+);
+
+/// What engines beyond this machine take.
+pub const ENGINE_OPTIONS: &[Key] = &[
+    key("scheduler", Kind::Any, "Where a running Dask scheduler listens."),
+    key("cluster", Kind::Any, "How Dask starts its workers."),
+    key("jobs", Kind::Any, "How many jobs are submitted."),
+    key("address", Kind::Any, "Where a running Ray cluster listens."),
+    key("launch", Kind::Any, "The command that starts MPI processes."),
+    key("engines", Kind::Any, "How many ipyparallel engines are started."),
+    key("workers_per_job", Kind::Any, "How many workers each job has."),
+    key("partition", Kind::Any, "The partition of the batch system."),
+    key("account", Kind::Any, "The account of the batch system."),
+    key("qos", Kind::Any, "The quality of service of the batch system."),
+    key("time", Kind::Any, "The time limit of a job."),
+    key("memory", Kind::Any, "The memory of a job."),
+    key("cpus", Kind::Any, "The cores of a job."),
+    key("gres", Kind::Any, "Generic resources of a job."),
+    key("setup", Kind::Any, "What a job does before its workers start."),
+    key("sbatch", Kind::Any, "Further options of sbatch."),
+    key("hosts", Kind::Any, "The hosts on which workers are started."),
+];
+
 /// Settings of a stage that may stand under `defaults`.
 pub const SETTINGS: &[Key] = &[
-    key("backend", Kind::Word(BACKENDS), "Where items run; default processes."),
+    key("backend", Kind::Named(BACKENDS), "Where items run: a kind, or a name under `backends`; default processes."),
     key("workers", Kind::Integer(1), "How many items of this stage run at once; default: the cores."),
     key("cpus", Kind::Integer(1), "How many cores one item takes; default 1."),
     key("chunk_size", SIZE_OR_AUTO, "Items sent to a worker in one message; default auto."),
@@ -338,7 +401,8 @@ pub const SETTINGS: &[Key] = &[
     later("packages", NAMES, "Installed packages whose versions results depend on."),
 ];
 
-const BACKENDS: &[Word] = &[
+/// The kinds of engines.
+pub const BACKENDS: &[Word] = &[
     word("serial", "one item at a time, in order"),
     word("threads", "one Python process with many threads"),
     word("processes", "a process per worker"),
@@ -348,6 +412,7 @@ const BACKENDS: &[Word] = &[
     later_word("ipyparallel", "ipyparallel"),
     later_word("slurm", "Slurm"),
     later_word("ssh", "SSH"),
+    later_word("bridge", "a program of your own that starts workers"),
 ];
 
 const RETRIES_FORMS: &[Kind] = &[Kind::Integer(0), Kind::Shape(&RETRIES)];
@@ -420,7 +485,8 @@ const FORMATS: &[Word] = &[
 ];
 
 /// All shapes, for hints at keys that stand in the wrong place.
-pub static SHAPES: &[&Shape] = &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE, &SWEEP_RANGE, &SQL];
+pub static SHAPES: &[&Shape] =
+    &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE, &SWEEP_RANGE, &SQL, &PROFILE, &BACKEND];
 
 /// Words that other tools use, and ours.
 pub const OTHER_WORDS: &[(&str, &str)] = &[
@@ -503,6 +569,7 @@ impl Kind {
             Kind::Number => "a number".into(),
             Kind::Bool => "true or false".into(),
             Kind::Word(words) => names(words),
+            Kind::Named(words) => format!("{}, or a name of your own", names(words)),
             Kind::Duration => "a duration such as 30s, 1.5h or 100ms".into(),
             Kind::Size => "a size such as 2GiB".into(),
             Kind::Percent => "a share such as 5%".into(),
@@ -513,7 +580,7 @@ impl Kind {
             Kind::OneOrMore(Kind::Text) => "a name, or a list of names".into(),
             Kind::OneOrMore(element) => format!("{}, or a list of such", element.describe()),
             Kind::Map(_) => "a mapping of names to values".into(),
-            Kind::Shape(shape) => {
+            Kind::Shape(shape) | Kind::Overlay(shape) => {
                 format!(
                     "a mapping ({})",
                     shape.all().filter(|k| !k.later).map(|k| k.name).take(4).collect::<Vec<_>>().join(", ")

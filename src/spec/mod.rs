@@ -7,6 +7,7 @@
 pub mod grammar;
 pub mod model;
 mod nearest;
+mod profile;
 pub mod schema;
 pub mod shape;
 pub mod template;
@@ -15,6 +16,7 @@ pub mod validate;
 pub mod yaml;
 
 pub use nearest::nearest;
+pub use profile::Profile;
 pub use schema::json_schema;
 pub use validate::{LoadOptions, leads_outside, load};
 

@@ -298,7 +298,7 @@ pub enum Stdout {
 /// Settings of a stage, `defaults:` applied.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub backend: Backend,
+    pub backend: Engine,
     pub workers: Option<usize>,
     pub cpus: usize,
     /// `None`: auto.
@@ -323,11 +323,20 @@ pub struct Settings {
     pub interpreter: Option<String>,
 }
 
-/// Where items run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Where items run, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Engine {
+    pub kind: Backend,
+    /// For stages that say nothing of it.
+    pub workers: Option<usize>,
+}
+
+/// A kind of engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Backend {
     Serial,
     Threads,
+    #[default]
     Processes,
 }
 

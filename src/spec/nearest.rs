@@ -7,7 +7,8 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
     let limit = if length < 2 { 0 } else { (length / 3).clamp(1, 4) };
     let near = |name: &'a str| {
         let other = name.to_lowercase();
-        let distance = strsim::damerau_levenshtein(&small, &other);
+        let least = length.abs_diff(other.chars().count());
+        let distance = if least > limit { least } else { strsim::damerau_levenshtein(&small, &other) };
         let same_words = small.replace(['-', ' '], "_") == other.replace(['-', ' '], "_");
         let extends = length >= 3 && (other.starts_with(&small) || small.starts_with(&other) && other.len() >= 3);
         let rank = match distance {

@@ -52,6 +52,16 @@ fn mapping(shape: &Shape) -> Json {
     schema
 }
 
+/// Any of the keys, each of them or null.
+fn overlay(shape: &Shape) -> Json {
+    let nullable = |key: &Key| {
+        let doc = key.doc;
+        json!({"anyOf": [of_kind(&key.kind), {"type": "null"}], "description": doc})
+    };
+    let properties: Map<String, Json> = shape.all().map(|key| (key.name.to_string(), nullable(key))).collect();
+    json!({"type": "object", "properties": properties, "additionalProperties": false})
+}
+
 fn exactly_one(keys: &[Key]) -> Json {
     keys.iter().map(|key| json!({"required": [key.name]})).collect()
 }
@@ -77,6 +87,10 @@ fn of_kind(kind: &Kind) -> Json {
         Kind::Number => or_template(json!({"type": "number"})),
         Kind::Bool => or_template(json!({"type": "boolean"})),
         Kind::Word(words) => or_template(json!({"oneOf": words.iter().map(of_word).collect::<Json>()})),
+        Kind::Named(words) => {
+            let words = words.iter().map(of_word).collect::<Json>();
+            json!({"anyOf": [{"oneOf": words}, {"type": "string"}]})
+        }
         Kind::Duration => or_template(json!({
             "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "^[0-9.]+ *(ms|s|m|min|h|d)$"}],
         })),
@@ -87,6 +101,7 @@ fn of_kind(kind: &Kind) -> Json {
         Kind::OneOrMore(element) => json!({"anyOf": [of_kind(element), {"type": "array", "items": of_kind(element)}]}),
         Kind::Map(value) => json!({"type": ["object", "null"], "additionalProperties": of_kind(value)}),
         Kind::Shape(shape) => json!({"$ref": format!("#/$defs/{}", shape.name)}),
+        Kind::Overlay(shape) => overlay(shape),
         Kind::Either(kinds) => json!({"anyOf": kinds.iter().map(of_kind).collect::<Json>()}),
     }
 }

@@ -3,6 +3,8 @@
 //! Templates in places that are settled before anything runs (a source's paths, a stage's `workers`) are rendered
 //! here, with `params` and `env`: the tree comes out with their values in it.
 
+use std::ops::BitAnd;
+
 use super::grammar::{self, Key, Kind, OTHER_WORDS, Shape, Word};
 use super::nearest::nearest;
 use super::template::{Environment, Reference, Root, Scope, Template};
@@ -14,11 +16,22 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 /// Bytes of a value that is settled early: one may double another, and so on.
 const MAX_SETTLED: usize = 16 << 20;
 
+/// The workflow's parameters.
+#[derive(Debug, Default)]
+pub struct Params {
+    /// In file order.
+    pub values: Vec<(String, Value)>,
+    /// Those whose value cannot be told here.
+    pub unknown: Vec<String>,
+}
+
 /// What the check needs to know, and what it found.
 pub struct Shapes<'a> {
     pub source: &'a str,
-    pub params: &'a [(String, Value)],
+    pub params: &'a Params,
     pub env: &'a Environment<'a>,
+    /// The tree is for another machine: variables that are not set here are no mistake.
+    pub elsewhere: bool,
     pub mistakes: &'a mut Diagnostics,
 }
 
@@ -50,6 +63,27 @@ impl Shapes<'_> {
         }
     }
 
+    /// Checks settings of a profile; null takes one away, and means nothing more.
+    fn overlay(&mut self, shape: &'static Shape, what: &str, entries: &mut [(Node, Node)]) {
+        for (key, value) in entries.iter_mut().filter(|(_, value)| !value.is_null()) {
+            let name = key.key_text().to_string();
+            match shape.key(&name) {
+                Some(known) if known.later => self.not_yet(&format!("`{name}`"), key.span),
+                Some(known) => {
+                    if let ("env", yaml::Kind::Map(variables)) = (known.name, &mut value.kind) {
+                        variables.retain(|(_, value)| !value.is_null());
+                    }
+                    self.value(known, key.span, value);
+                }
+                None if grammar::STAGE.key(&name).is_some() => self.mistakes.push(
+                    Diagnostic::new(key.span, format!("a profile changes settings only, and `{name}` is none"))
+                        .help("settings are backend, workers, timeout and their like; `params` may change what runs"),
+                ),
+                None => self.mistakes.push(unknown_key(shape, what, &name, key.span)),
+            }
+        }
+    }
+
     fn not_yet(&mut self, what: &str, at: Span) {
         self.mistakes.push(
             Diagnostic::new(at, format!("{what} is not yet supported"))
@@ -71,7 +105,15 @@ impl Shapes<'_> {
         }
         match kind {
             Kind::Shape(shape) => return self.shape(shape, what, at, node),
-            Kind::Data => return self.settle_parts(node),
+            Kind::Overlay(shape) => {
+                if let yaml::Kind::Map(entries) = &mut node.kind {
+                    return self.overlay(shape, what, entries);
+                }
+            }
+            Kind::Data => {
+                self.settle_parts(node);
+                return;
+            }
             Kind::List(element) => {
                 if let yaml::Kind::List(elements) = &mut node.kind {
                     return self.elements(element, what, elements);
@@ -92,6 +134,7 @@ impl Shapes<'_> {
                             Kind::Shape(shape) => {
                                 format!("{} `{}`", shape.what.trim_start_matches("a "), key.key_text())
                             }
+                            Kind::Overlay(_) => format!("stage `{}`", key.key_text()),
                             _ => format!("`{}` in {what}", key.key_text()),
                         };
                         let at = if value.is_null() { key.span } else { value.span };
@@ -147,14 +190,14 @@ impl Shapes<'_> {
         }
     }
 
-    /// [`Shapes::settle`] for all that is in a value.
-    pub fn settle_parts(&mut self, node: &mut Node) {
+    /// [`Shapes::settle`] for all that is in a value; whether all of it was possible.
+    pub fn settle_parts(&mut self, node: &mut Node) -> bool {
         match &mut node.kind {
-            yaml::Kind::Scalar(_) => {
-                self.settle(node);
+            yaml::Kind::Scalar(_) => self.settle(node),
+            yaml::Kind::List(elements) => elements.iter_mut().map(|n| self.settle_parts(n)).fold(true, BitAnd::bitand),
+            yaml::Kind::Map(entries) => {
+                entries.iter_mut().map(|(_, n)| self.settle_parts(n)).fold(true, BitAnd::bitand)
             }
-            yaml::Kind::List(elements) => elements.iter_mut().for_each(|n| self.settle_parts(n)),
-            yaml::Kind::Map(entries) => entries.iter_mut().for_each(|(_, n)| self.settle_parts(n)),
         }
     }
 
@@ -165,6 +208,7 @@ impl Shapes<'_> {
         };
         let mistake = match Template::parse(text, false) {
             Err(error) => template_mistake(node, self.source, error),
+            Ok(template) if self.elsewhere && self.unset(&template) => return false,
             Ok(template) => match self.rendered(node, &template) {
                 Ok(value) => {
                     node.kind = from_value(&value, node.span);
@@ -177,6 +221,15 @@ impl Shapes<'_> {
         false
     }
 
+    /// Whether a template names a variable that is not set, or a parameter whose value depends on one.
+    fn unset(&self, template: &Template) -> bool {
+        let names = template.names();
+        let unknown = |name: &String| self.params.unknown.contains(name);
+        names.env.iter().any(|name| (self.env)(name).is_none())
+            || names.params.iter().any(unknown)
+            || (names.whole_params && !self.params.unknown.is_empty())
+    }
+
     fn rendered(&self, node: &Node, template: &Template) -> Result<Value, Box<Diagnostic>> {
         let place = |reference: &Reference| node.span_of(self.source, reference.at.clone());
         let late = |reference: &&Reference| !matches!(reference.root, Root::Params | Root::Env);
@@ -187,7 +240,7 @@ impl Shapes<'_> {
                 .help("only `params` and `env` can be used here")
                 .into());
         }
-        let scope = Scope { params: self.params, env: Some(self.env), ..Scope::default() };
+        let scope = Scope { params: &self.params.values, env: Some(self.env), ..Scope::default() };
         let value = template.render(&scope).map_err(|error| {
             let at = template.references().first().map_or(node.span, place);
             let help = match error.0.contains("environment") {
@@ -229,12 +282,12 @@ fn from_value(value: &Value, span: Span) -> yaml::Kind {
 /// Whether a value looks like this alternative, right or wrong in its details.
 fn alternative(kind: &Kind, node: &Node) -> bool {
     match kind {
-        Kind::Shape(_) | Kind::Map(_) => node.entries().is_some(),
+        Kind::Shape(_) | Kind::Overlay(_) | Kind::Map(_) => node.entries().is_some(),
         Kind::List(_) => node.elements().is_some(),
         Kind::OneOrMore(element) => node.elements().is_some() || alternative(element, node),
         Kind::Either(kinds) => kinds.iter().any(|k| alternative(k, node)),
         Kind::Word(words) => node.text().is_some_and(|t| words.len() > 1 || words.iter().any(|w| w.name == t)),
-        Kind::Function => node.text().is_some(),
+        Kind::Function | Kind::Named(_) => node.text().is_some(),
         scalar => scalar_fits(scalar, node),
     }
 }
@@ -245,6 +298,7 @@ fn scalar_fits(kind: &Kind, node: &Node) -> bool {
     };
     match kind {
         Kind::Any | Kind::Data => true,
+        Kind::Named(_) => matches!(value, Value::Text(_)) && !text.is_empty(),
         Kind::Text => !matches!(value, Value::Null) && !text.is_empty(),
         Kind::Template => !matches!(value, Value::Null),
         Kind::Expression => !matches!(value, Value::Null) && !text.trim().is_empty(),

@@ -9,7 +9,7 @@ use std::ops::Range;
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 
 use crate::data::Value;
-use crate::diagnostic::{Diagnostic, Diagnostics, Position, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, Lines, Sources, Span};
 
 /// Nodes that a file may have once its aliases are resolved.
 const MAX_NODES: usize = 200_000;
@@ -110,6 +110,19 @@ impl Node {
         }
     }
 
+    /// Moves all spans on by `by` bytes.
+    fn shift(&mut self, by: usize) {
+        self.span = self.span.shifted(by);
+        match &mut self.kind {
+            Kind::Scalar(_) => {}
+            Kind::List(elements) => elements.iter_mut().for_each(|n| n.shift(by)),
+            Kind::Map(entries) => entries.iter_mut().for_each(|(key, value)| {
+                key.shift(by);
+                value.shift(by);
+            }),
+        }
+    }
+
     /// The place of the bytes `at` of a scalar's text; the whole scalar where that cannot be told (escapes).
     pub fn span_of(&self, source: &str, at: Range<usize>) -> Span {
         let exact = || {
@@ -138,6 +151,7 @@ pub fn parse(text: &str) -> Result<Node, Vec<Diagnostic>> {
     let mut composer = Composer {
         parser: Parser::new_from_str_with_options(text, granit_parser::options! { emit_comments: false }),
         text,
+        lines: Lines::of(text),
         anchors: HashMap::new(),
         nodes: 0,
         mistakes: Diagnostics::default(),
@@ -146,10 +160,28 @@ pub fn parse(text: &str) -> Result<Node, Vec<Diagnostic>> {
         Ok(node) if composer.mistakes.is_empty() => Ok(node),
         Ok(_) => Err(composer.mistakes.into_sorted()),
         Err(fatal) => {
-            let mut mistakes = composer.mistakes.into_sorted();
-            let line = |d: &Diagnostic| d.span.map(|s| Position::of(text, s.start).line);
+            let mut mistakes = std::mem::take(&mut composer.mistakes).into_sorted();
+            let line = |d: &Diagnostic| d.span.map(|s| composer.lines.line(s.start));
             if !mistakes.iter().any(|m| m.message == UNQUOTED && line(m) == line(&fatal)) {
                 mistakes.push(*fatal);
+            }
+            Err(mistakes)
+        }
+    }
+}
+
+/// As [`parse`], the file of that number; spans count through all files.
+pub fn parse_file(sources: &Sources, number: usize) -> Result<Node, Vec<Diagnostic>> {
+    let (text, start) = sources.file(number);
+    match parse(text) {
+        Ok(mut node) => {
+            node.shift(start);
+            Ok(node)
+        }
+        Err(mut mistakes) => {
+            for mistake in &mut mistakes {
+                let related = mistake.related.iter_mut().map(|r| &mut r.span);
+                mistake.span.iter_mut().chain(related).for_each(|span| *span = span.shifted(start));
             }
             Err(mistakes)
         }
@@ -167,6 +199,7 @@ pub fn parse_scalar(text: &str) -> Value {
 struct Composer<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     text: &'a str,
+    lines: Lines,
     /// Complete anchored nodes, with their number of nodes and levels.
     anchors: HashMap<usize, (Node, usize, usize)>,
     nodes: usize,
@@ -300,7 +333,7 @@ impl<'a> Composer<'a> {
                 self.merge(&key, value, &mut merged);
             } else if key.scalar().is_none() {
                 self.mistakes.push(odd_key(self.text, start, &key));
-            } else if let Err(mistake) = entries.add(self.text, key, value) {
+            } else if let Err(mistake) = entries.add(&self.lines, key, value) {
                 self.mistakes.push(*mistake);
             }
         }
@@ -342,10 +375,10 @@ struct Entries {
 }
 
 impl Entries {
-    fn add(&mut self, text: &str, key: Node, value: Node) -> Composed<()> {
+    fn add(&mut self, lines: &Lines, key: Node, value: Node) -> Composed<()> {
         if let Some(&first) = self.places.get(key.key_text()) {
             let first = self.list[first].0.span;
-            let line = |span: Span| Position::of(text, span.start).line;
+            let line = |span: Span| lines.line(span.start);
             let message =
                 format!("the key `{}` stands twice, on lines {} and {}", key.key_text(), line(first), line(key.span));
             return Err(Diagnostic::new(key.span, message)
@@ -591,7 +624,7 @@ mod tests {
         #[test]
         fn never_panics_on_things_like_yaml(text in "([a-c]|: |\n|  |- |\\{|\\}|\\[|\\]|,|\"|'|&a |\\*a|<<|!|\\||>|#|\\?|%|@|`){0,60}") {
             if let Err(mistakes) = parse(&text) {
-                crate::diagnostic::render("f", &text, &mistakes, false);
+                crate::diagnostic::render(&Sources::new("f", &text), &mistakes, false);
             }
         }
     }

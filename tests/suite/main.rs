@@ -33,6 +33,7 @@ mod limits;
 mod locking;
 mod outputs;
 mod planning;
+mod profiles;
 mod property;
 #[expect(dead_code, reason = "what only the fault suite uses")]
 mod random;

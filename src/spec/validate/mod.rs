@@ -3,6 +3,7 @@
 //! [`load`] is the way in. A part that is wrong is told once, by the check of shapes or here, and then left out:
 //! what depends on it says nothing more.
 
+mod backends;
 mod graph;
 mod outputs;
 mod references;
@@ -19,11 +20,12 @@ use std::path::{Path, PathBuf};
 use super::grammar;
 use super::model::Workflow;
 use super::nearest::nearest;
-use super::shape::Shapes;
+use super::profile::{Layers, Profile};
+use super::shape::{Params, Shapes};
 use super::template::{Environment, Scope};
 use super::yaml::{self, Node};
 use crate::data::Value;
-use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, Sources, Span};
 
 /// What a workflow depends on besides its text.
 pub struct LoadOptions<'a> {
@@ -33,35 +35,29 @@ pub struct LoadOptions<'a> {
     pub dir: PathBuf,
     /// Parameters of the command line: names and YAML scalars.
     pub params: &'a [(String, String)],
+    /// The profiles that are chosen; later ones win.
+    pub profiles: &'a [Profile],
+    /// The backend of the command line, for all stages.
+    pub backend: Option<&'a str>,
     /// The process's environment.
     pub env: &'a Environment<'a>,
 }
 
 /// Reads a workflow; an error is every mistake in it, in the order of the file.
-pub fn load(text: &str, options: &LoadOptions) -> Result<Workflow, Vec<Diagnostic>> {
-    let mut root = yaml::parse(text)?;
+///
+/// The first of the sources is the workflow file. Profiles that are not chosen are checked as the chosen ones are: laid
+/// over the file, each alone.
+pub fn load(sources: &Sources, options: &LoadOptions) -> Result<Workflow, Vec<Diagnostic>> {
     let mut mistakes = Diagnostics::default();
-    if root.entries().is_none() {
-        let found =
-            if root.is_null() { "the file is empty".into() } else { format!("the file is {}", root.describe()) };
-        let help = "a workflow is a mapping with `sources`, `stages` and `outputs`; `bpp-flow init` writes a small one";
-        return Err(vec![Diagnostic::new(first_line(text, root.span), found).help(help)]);
+    let layers = Layers::read(sources, options, &mut mistakes)?;
+    layers.check_names(&mut mistakes);
+    let workflow = build(layers.with(&layers.chosen), sources, options, false, &mut mistakes);
+    if !layers.chosen.is_empty() {
+        build(layers.base.clone(), sources, options, true, &mut mistakes);
     }
-    let params = params(text, &mut root, options, &mut mistakes);
-    let mut shapes = Shapes { source: text, params: &params, env: options.env, mistakes: &mut mistakes };
-    shapes.shape(&grammar::WORKFLOW, "a workflow", first_line(text, root.span), &mut root);
-    let mut builder = Builder {
-        text,
-        root: &root,
-        params: &params,
-        env: options.env,
-        dir: &options.dir,
-        mistakes: &mut mistakes,
-        sources: HashMap::new(),
-        stages: HashMap::new(),
-        edges: Vec::new(),
-    };
-    let workflow = builder.workflow(options);
+    for at in 0..layers.overlays.len() {
+        check_profile(&layers, at, sources, options, &mut mistakes);
+    }
     match workflow {
         Some(workflow) if mistakes.is_empty() => Ok(workflow),
         _ if mistakes.is_empty() => Err(vec![Diagnostic::outside("this workflow cannot be understood")]),
@@ -69,34 +65,80 @@ pub fn load(text: &str, options: &LoadOptions) -> Result<Workflow, Vec<Diagnosti
     }
 }
 
-fn first_line(text: &str, span: Span) -> Span {
-    let rest = text.get(span.start..).unwrap_or("");
-    Span::new(span.start, span.start + rest.lines().next().map_or(0, str::len))
+/// From a tree to a workflow; none where there are mistakes. `elsewhere`: it is not what will run here.
+fn build(
+    mut root: Node,
+    sources: &Sources,
+    options: &LoadOptions,
+    elsewhere: bool,
+    mistakes: &mut Diagnostics,
+) -> Option<Workflow> {
+    let params = settled_params(&mut root, sources, options, elsewhere, mistakes);
+    let at = sources.first_line(root.span);
+    let mut shapes = Shapes { source: sources.text(), params: &params, env: options.env, elsewhere, mistakes };
+    shapes.shape(&grammar::WORKFLOW, "a workflow", at, &mut root);
+    let mut builder = Builder {
+        text: sources.text(),
+        root: &root,
+        params: &params.values,
+        env: options.env,
+        dir: &options.dir,
+        elsewhere,
+        backend: options.backend,
+        mistakes,
+        sources: HashMap::new(),
+        stages: HashMap::new(),
+        edges: Vec::new(),
+    };
+    builder.workflow(options)
 }
 
-/// The parameters: defaults of the file, each rendered once and in order, overridden by the command line.
-fn params(text: &str, root: &mut Node, options: &LoadOptions, mistakes: &mut Diagnostics) -> Vec<(String, Value)> {
-    let mut params: Vec<(String, Value)> = Vec::new();
+/// Checks a profile that need not be chosen: its own shape, and what the workflow would be with it.
+fn check_profile(layers: &Layers, at: usize, sources: &Sources, options: &LoadOptions, mistakes: &mut Diagnostics) {
+    let overlay = &layers.overlays[at];
+    let mut own = Diagnostics::default();
+    let params = settled_params(&mut layers.with(&[at]), sources, options, true, &mut own);
+    let source = sources.text();
+    let mut shapes = Shapes { source, params: &params, env: options.env, elsewhere: true, mistakes: &mut own };
+    shapes.shape(&grammar::PROFILE, &overlay.title, overlay.at, &mut overlay.without_null_state());
+    build(layers.with(&[at]), sources, options, true, &mut own);
+    for mistake in own.into_sorted().into_iter().filter(|m| !mistakes.contains(m)).collect::<Vec<_>>() {
+        let within = mistake.span.is_some_and(|span| span == overlay.at || overlay.node.span.contains(span));
+        mistakes.push(if within { mistake } else { mistake.related(overlay.at, "with this profile") });
+    }
+}
+
+/// The parameters: those of the file, each rendered once and in order, overridden by the command line.
+fn settled_params(
+    root: &mut Node,
+    sources: &Sources,
+    options: &LoadOptions,
+    elsewhere: bool,
+    mistakes: &mut Diagnostics,
+) -> Params {
+    let mut params = Params::default();
     let entries = match &mut root.kind {
         yaml::Kind::Map(entries) => entries.iter_mut().find(|(k, _)| k.key_text() == "params"),
         _ => None,
     };
     if let Some((_, Node { kind: yaml::Kind::Map(entries), .. })) = entries {
         for (key, value) in entries {
-            let given = options.params.iter().rev().find(|(name, _)| name == key.key_text());
-            let value = match given {
-                Some((_, given)) => yaml::parse_scalar(given),
-                None => {
-                    Shapes { source: text, params: &params, env: options.env, mistakes }.settle_parts(value);
-                    plain_value(value)
-                }
-            };
-            params.push((key.key_text().to_string(), value));
+            let name = key.key_text().to_string();
+            if let Some((_, given)) = options.params.iter().rev().find(|(given, _)| *given == name) {
+                params.values.push((name, yaml::parse_scalar(given)));
+                continue;
+            }
+            let source = sources.text();
+            let mut shapes = Shapes { source, params: &params, env: options.env, elsewhere, mistakes };
+            if !shapes.settle_parts(value) {
+                params.unknown.push(name.clone());
+            }
+            params.values.push((name, plain_value(value)));
         }
     }
     for (name, _) in options.params {
-        if !params.iter().any(|(n, _)| n == name) {
-            let names: Vec<&str> = params.iter().map(|(n, _)| n.as_str()).collect();
+        if !params.values.iter().any(|(n, _)| n == name) {
+            let names: Vec<&str> = params.values.iter().map(|(n, _)| n.as_str()).collect();
             let help = match nearest(name, names.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if names.is_empty() => "the workflow has no parameters: declare it under `params`".to_string(),
@@ -126,6 +168,10 @@ struct Builder<'a> {
     params: &'a [(String, Value)],
     env: &'a Environment<'a>,
     dir: &'a Path,
+    /// It is not what will run here.
+    elsewhere: bool,
+    /// The backend of the command line.
+    backend: Option<&'a str>,
     mistakes: &'a mut Diagnostics,
     /// Place in the file's order, and where the name stands.
     sources: HashMap<&'a str, (usize, Span)>,
@@ -145,6 +191,7 @@ impl<'a> Builder<'a> {
             self.mistake(key.span, "there are no stages", help);
         }
         let name = self.workflow_name(options);
+        self.engines();
         let built_sources: Vec<_> = sources.iter().map(|(key, node)| self.source(key, node)).collect();
         self.sweeps(sources, &built_sources);
         let built_stages: Vec<_> = stages.iter().map(|(key, node)| self.stage(key, node, &built_sources)).collect();

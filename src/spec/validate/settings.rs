@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::references::{Place, Rows};
 use super::{Builder, text_of};
 use crate::data::{FailureKind, Value, bytes_in_words};
-use crate::spec::model::{Backend, Init, MaxFailures, Retries, Settings};
+use crate::spec::model::{Init, MaxFailures, Retries, Settings};
 use crate::spec::template::Template;
 use crate::spec::units;
 use crate::spec::yaml::Node;
@@ -24,7 +24,7 @@ impl<'n> Choices<'n> {
         Choices { defaults, stage }
     }
 
-    fn get(&self, key: &str) -> Option<&'n Node> {
+    pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
         self.stage.get(key).or_else(|| self.defaults?.get(key))
     }
 }
@@ -36,13 +36,9 @@ impl Builder<'_> {
         let env = self.env(from, place);
         let cwd = self.cwd(from, action, place);
         let deps = self.deps(from, place);
+        let backend = self.backend(from);
         Some(Settings {
-            backend: match from.get("backend").and_then(Node::text) {
-                Some("serial") => Backend::Serial,
-                Some("threads") => Backend::Threads,
-                None | Some("processes") => Backend::Processes,
-                Some(_) => return None,
-            },
+            backend: backend?,
             workers: from.get("workers").and_then(count),
             cpus: from.get("cpus").and_then(count).unwrap_or(1),
             chunk_size: from.get("chunk_size").and_then(count),
@@ -204,7 +200,7 @@ impl Builder<'_> {
 }
 
 /// A whole number; `auto` and what is wrong give none.
-fn count(node: &Node) -> Option<usize> {
+pub(super) fn count(node: &Node) -> Option<usize> {
     match node.scalar()?.value {
         Value::Int(v) => usize::try_from(v).ok().filter(|v| *v > 0),
         _ => None,

@@ -26,6 +26,9 @@ const ACTION_OPTIONS: [(&str, &[&str]); 7] = [
     ("ok_codes", &["command", "shell"]),
 ];
 
+/// How often names are compared with one another.
+const PLENTY: usize = 100_000;
+
 /// Options that belong to a reduce only.
 const REDUCE_OPTIONS: [&str; 3] = ["group_by", "needs", "ordered"];
 
@@ -122,7 +125,7 @@ impl<'a> Builder<'a> {
                 }
                 (None, None) => {
                     let known = self.sources.keys().chain(self.stages.keys()).copied();
-                    let help = suggestion(name, known, "declare it under `sources` or `stages`");
+                    let help = self.suggestion(name, known, "declare it under `sources` or `stages`");
                     self.mistake(node.span, format!("there is no source or stage `{name}`"), help);
                     None
                 }
@@ -150,7 +153,7 @@ impl<'a> Builder<'a> {
                 None => {
                     let help = match self.sources.contains_key(name) {
                         true => format!("`{name}` is a source, which nothing has to wait for"),
-                        false => suggestion(name, self.stages.keys().copied(), "`after` names stages"),
+                        false => self.suggestion(name, self.stages.keys().copied(), "`after` names stages"),
                     };
                     self.mistake(node.span, format!("there is no stage `{name}`"), help);
                     after = None;
@@ -158,6 +161,21 @@ impl<'a> Builder<'a> {
             }
         }
         after
+    }
+
+    /// A way out at a name that is not there. After many mistakes nobody reads it, and looking among many names takes
+    /// its time.
+    pub(super) fn suggestion<'n>(&self, name: &str, known: impl Iterator<Item = &'n str>, otherwise: &str) -> String {
+        if self.mistakes.len() * (self.sources.len() + self.stages.len()) > PLENTY {
+            return otherwise.to_string();
+        }
+        let mut known: Vec<&str> = known.collect();
+        known.sort_unstable();
+        match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() || known.len() > 12 => otherwise.to_string(),
+            None => format!("there are {}", known.join(", ")),
+        }
     }
 
     fn verb(&mut self, verb: Option<&str>, node: &Node, what: &str) -> Verb {
@@ -231,7 +249,7 @@ impl<'a> Builder<'a> {
         for option in ["use", "group_by"] {
             for (node, name) in node.get(option).map(texts_of).unwrap_or_default() {
                 if !columns.iter().any(|c| c == name) {
-                    let help = suggestion(name, columns.iter().map(String::as_str), "it is not there");
+                    let help = self.suggestion(name, columns.iter().map(String::as_str), "it is not there");
                     self.mistake(node.span, format!("the input has no column `{name}`"), help);
                 }
             }
@@ -402,16 +420,6 @@ fn known_columns(inputs: &[Input], sources: &[Option<Source>]) -> Option<Vec<Str
         }
     }
     Some(columns)
-}
-
-pub(super) fn suggestion<'n>(name: &str, known: impl Iterator<Item = &'n str>, otherwise: &str) -> String {
-    let mut known: Vec<&str> = known.collect();
-    known.sort_unstable();
-    match nearest(name, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() || known.len() > 12 => otherwise.to_string(),
-        None => format!("there are {}", known.join(", ")),
-    }
 }
 
 fn verb_name(verb: Option<&str>) -> &'static str {

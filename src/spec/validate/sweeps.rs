@@ -2,7 +2,6 @@
 
 use super::references::{Place, Rows};
 use super::sources::columns_of;
-use super::stages::suggestion;
 use super::{Builder, plain_value};
 use crate::diagnostic::Diagnostic;
 use crate::spec::model::{Reader, Source, Sweep, SweepFilter, SweepValues};
@@ -59,7 +58,7 @@ impl<'a> Builder<'a> {
             Some((source, column)) if !column.is_empty() && !column.contains(' ') => {
                 let known = self.sources.keys().copied();
                 let otherwise = "values of its own are a list: [a, b]";
-                (format!("there is no source `{source}`"), suggestion(source, known, otherwise))
+                (format!("there is no source `{source}`"), self.suggestion(source, known, otherwise))
             }
             _ => {
                 let what = format!("`{text}` is no column of a source");
@@ -123,7 +122,7 @@ impl<'a> Builder<'a> {
                     let help = "save it to a file and read that with `lines: FILE`";
                     self.mistake(value.span, "standard input can be read only once, not by a sweep", help);
                 } else if let Some(known) = columns_of(&other.reader).filter(|known| !known.contains(column)) {
-                    let help = suggestion(column, known.iter().map(String::as_str), "`check` knows its columns");
+                    let help = self.suggestion(column, known.iter().map(String::as_str), "`check` knows its columns");
                     self.mistake(value.span, format!("source `{}` has no column `{column}`", other.name), help);
                 }
             }

@@ -4,11 +4,14 @@ use crate::spec::model::*;
 fn load_with(text: &str, params: &[(&str, &str)]) -> Result<Workflow, Vec<Diagnostic>> {
     let params: Vec<(String, String)> = params.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let env = |name: &str| (name == "HOME").then(|| "/root".to_string());
-    load(text, &LoadOptions { stem: "pipeline", dir: "/w".into(), params: &params, env: &env })
+    let options =
+        LoadOptions { stem: "pipeline", dir: "/w".into(), params: &params, profiles: &[], backend: None, env: &env };
+    load(&Sources::new("p.yaml", text), &options)
 }
 
 fn good(text: &str) -> Workflow {
-    load_with(text, &[]).unwrap_or_else(|m| panic!("{}", crate::diagnostic::render("p.yaml", text, &m, false)))
+    load_with(text, &[])
+        .unwrap_or_else(|m| panic!("{}", crate::diagnostic::render(&Sources::new("p.yaml", text), &m, false)))
 }
 
 const WHOLE: &str = r#"
