@@ -6,6 +6,7 @@
 mod accept;
 mod check;
 mod completions;
+mod config;
 mod error;
 mod errors;
 mod globals;
@@ -102,12 +103,11 @@ enum Command {
     Results(results::Args),
     Runs(runs::Args),
     Check(check::Args),
+    Config(config::Args),
     Init(init::Args),
     Schema(schema::Args),
     Completions(completions::Args),
     Accept(accept::Args),
-    #[command(hide = true)]
-    Config(later::Args),
     #[command(hide = true)]
     Report(later::Args),
     Store(store::Args),
@@ -143,11 +143,11 @@ fn dispatch(cli: &Cli, terminal: &Terminal) -> Result<Exit, CliError> {
         Command::Results(args) => results::run(args, globals, terminal),
         Command::Runs(args) => runs::run(args, globals, terminal),
         Command::Check(args) => check::run(args, globals, terminal),
+        Command::Config(args) => config::run(args, globals, terminal),
         Command::Init(args) => init::run(args, globals, terminal),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Accept(args) => accept::run(args, globals, terminal),
-        Command::Config(_) => later::refuse("config"),
         Command::Report(_) => later::refuse("report"),
         Command::Store(args) => store::run(args, globals, terminal),
     }

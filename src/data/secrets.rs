@@ -43,6 +43,13 @@ impl Secrets {
         }
     }
 
+    /// Adds a variable if its name says that it is a secret, and its value is written out.
+    pub fn add_named(&mut self, name: &str, value: &str) {
+        if names_a_secret(name) && !value.contains("{{") {
+            self.add(value);
+        }
+    }
+
     fn add(&mut self, value: &str) {
         for text in std::iter::once(value.trim()).chain(value.lines().map(str::trim)) {
             if text.chars().count() >= SHORTEST && !self.forms.iter().any(|form| form == text) {

@@ -6,6 +6,7 @@
 
 pub mod accepted;
 pub mod catalogue;
+pub mod config;
 pub mod errors;
 pub mod grid;
 pub mod holdings;

@@ -4,6 +4,7 @@
 //! ([`grammar`], [`shape`]), and is given its meaning ([`validate`]). Nothing here touches a disk, the process's
 //! environment or a clock.
 
+pub mod effective;
 pub mod grammar;
 pub mod model;
 mod nearest;
@@ -13,8 +14,10 @@ pub mod shape;
 pub mod template;
 pub mod units;
 pub mod validate;
+pub mod written;
 pub mod yaml;
 
+pub use effective::effective;
 pub use nearest::nearest;
 pub use profile::Profile;
 pub use schema::json_schema;

@@ -29,14 +29,21 @@ pub(super) struct Layers {
 
 /// A profile.
 pub(super) struct Overlay {
-    /// As people call it: `profile hpc`.
-    pub title: String,
+    /// Its name, or its file's.
+    pub name: String,
+    /// Whether it has a file of its own.
+    pub is_file: bool,
     /// Where it begins.
     pub at: Span,
     pub node: Node,
 }
 
 impl Overlay {
+    /// As people call it.
+    pub fn title(&self) -> String {
+        if self.is_file { format!("the profile {}", self.name) } else { format!("profile `{}`", self.name) }
+    }
+
     /// The tree as its shape is checked: a `state` that is taken away has none.
     pub fn without_null_state(&self) -> Node {
         let mut node = self.node.clone();
@@ -56,24 +63,21 @@ impl Layers {
         let mut overlays = Vec::new();
         for (key, mut node) in take_profiles(&mut base, mistakes) {
             mapping(&mut node);
-            overlays.push(Overlay { title: format!("profile `{}`", key.key_text()), at: key.span, node });
+            overlays.push(Overlay { name: key.key_text().to_string(), is_file: false, at: key.span, node });
         }
         let named = overlays.len();
         let mut chosen = Vec::new();
         for profile in options.profiles {
             let found = match profile {
-                Profile::Named(name) => {
-                    let title = format!("profile `{name}`");
-                    overlays[..named].iter().position(|o| o.title == title).or_else(|| {
-                        mistakes.push(unknown(name, &overlays[..named]));
-                        None
-                    })
-                }
+                Profile::Named(name) => overlays[..named].iter().position(|o| o.name == *name).or_else(|| {
+                    mistakes.push(unknown(name, &overlays[..named]));
+                    None
+                }),
                 Profile::File(number) => {
                     let node = yaml::parse_file(sources, *number)?;
                     let at = sources.first_line(node.span);
-                    let name = sources.place(sources.file(*number).1).0;
-                    overlays.push(Overlay { title: format!("the profile {name}"), at, node });
+                    let name = sources.place(sources.file(*number).1).0.to_string();
+                    overlays.push(Overlay { name, is_file: true, at, node });
                     Some(overlays.len() - 1)
                 }
             };
@@ -139,7 +143,7 @@ fn take_profiles(base: &mut Node, mistakes: &mut Diagnostics) -> Vec<(Node, Node
 }
 
 fn unknown(name: &str, overlays: &[Overlay]) -> Diagnostic {
-    let known = || overlays.iter().map(|o| o.title.trim_start_matches("profile ").trim_matches('`'));
+    let known = || overlays.iter().map(|o| o.name.as_str());
     let help = match nearest(name, known()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if overlays.is_empty() => {

@@ -211,7 +211,7 @@ impl Shapes<'_> {
             Ok(template) if self.elsewhere && self.unset(&template) => return false,
             Ok(template) => match self.rendered(node, &template) {
                 Ok(value) => {
-                    node.kind = from_value(&value, node.span);
+                    *node = Node::of_value(&value, node.span);
                     return true;
                 }
                 Err(mistake) => *mistake,
@@ -265,17 +265,6 @@ fn settled_early(kind: &Kind) -> bool {
         Kind::OneOrMore(element) => settled_early(element),
         Kind::Either(kinds) => kinds.iter().all(settled_early),
         _ => true,
-    }
-}
-
-fn from_value(value: &Value, span: Span) -> yaml::Kind {
-    let node = |v: &Value| Node { span, kind: from_value(v, span) };
-    match value {
-        Value::List(items) => yaml::Kind::List(items.iter().map(node).collect()),
-        Value::Map(entries) => {
-            yaml::Kind::Map(entries.iter().map(|(k, v)| (node(&Value::Text(k.clone())), node(v))).collect())
-        }
-        scalar => yaml::Kind::Scalar(Scalar { text: scalar.to_string(), quoted: false, value: scalar.clone() }),
     }
 }
 

@@ -46,6 +46,30 @@ pub struct Scalar {
 }
 
 impl Node {
+    /// A value that stands at `span`.
+    pub fn of_value(value: &Value, span: Span) -> Node {
+        let node = |v: &Value| Node::of_value(v, span);
+        let kind = match value {
+            Value::List(items) => Kind::List(items.iter().map(node).collect()),
+            Value::Map(entries) => {
+                Kind::Map(entries.iter().map(|(k, v)| (node(&Value::Text(k.clone())), node(v))).collect())
+            }
+            scalar => Kind::Scalar(Scalar { text: scalar.to_string(), quoted: false, value: scalar.clone() }),
+        };
+        Node { span, kind }
+    }
+
+    /// The value, as it stands.
+    pub fn as_value(&self) -> Value {
+        match &self.kind {
+            Kind::Scalar(scalar) => scalar.value.clone(),
+            Kind::List(elements) => Value::List(elements.iter().map(Node::as_value).collect()),
+            Kind::Map(entries) => {
+                Value::Map(entries.iter().map(|(k, v)| (k.key_text().to_string(), v.as_value())).collect())
+            }
+        }
+    }
+
     /// The scalar, if it is one.
     pub fn scalar(&self) -> Option<&Scalar> {
         match &self.kind {

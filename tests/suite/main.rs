@@ -24,6 +24,7 @@ mod awkward;
 mod broken;
 mod calls;
 mod commands;
+mod config;
 mod damage;
 mod disk;
 mod explaining;

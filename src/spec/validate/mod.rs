@@ -100,7 +100,7 @@ fn check_profile(layers: &Layers, at: usize, sources: &Sources, options: &LoadOp
     let params = settled_params(&mut layers.with(&[at]), sources, options, true, &mut own);
     let source = sources.text();
     let mut shapes = Shapes { source, params: &params, env: options.env, elsewhere: true, mistakes: &mut own };
-    shapes.shape(&grammar::PROFILE, &overlay.title, overlay.at, &mut overlay.without_null_state());
+    shapes.shape(&grammar::PROFILE, &overlay.title(), overlay.at, &mut overlay.without_null_state());
     build(layers.with(&[at]), sources, options, true, &mut own);
     for mistake in own.into_sorted().into_iter().filter(|m| !mistakes.contains(m)).collect::<Vec<_>>() {
         let within = mistake.span.is_some_and(|span| span == overlay.at || overlay.node.span.contains(span));
@@ -109,7 +109,7 @@ fn check_profile(layers: &Layers, at: usize, sources: &Sources, options: &LoadOp
 }
 
 /// The parameters: those of the file, each rendered once and in order, overridden by the command line.
-fn settled_params(
+pub(super) fn settled_params(
     root: &mut Node,
     sources: &Sources,
     options: &LoadOptions,
@@ -133,7 +133,7 @@ fn settled_params(
             if !shapes.settle_parts(value) {
                 params.unknown.push(name.clone());
             }
-            params.values.push((name, plain_value(value)));
+            params.values.push((name, value.as_value()));
         }
     }
     for (name, _) in options.params {
@@ -148,17 +148,6 @@ fn settled_params(
         }
     }
     params
-}
-
-/// A node as a value, as it stands.
-fn plain_value(node: &Node) -> Value {
-    match &node.kind {
-        yaml::Kind::Scalar(scalar) => scalar.value.clone(),
-        yaml::Kind::List(elements) => Value::List(elements.iter().map(plain_value).collect()),
-        yaml::Kind::Map(entries) => {
-            Value::Map(entries.iter().map(|(k, v)| (k.key_text().to_string(), plain_value(v))).collect())
-        }
-    }
 }
 
 /// Builds the workflow part by part.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::stages::misspelt;
-use super::{Builder, names_of, plain_value, text_of, texts_of};
+use super::{Builder, names_of, text_of, texts_of};
 use crate::data::Value;
 use crate::data::sql::Database;
 use crate::diagnostic::Diagnostic;
@@ -241,7 +241,7 @@ pub(super) fn columns_of(reader: &Reader) -> Option<Vec<String>> {
 }
 
 fn row_of(node: &Node) -> Vec<(String, Value)> {
-    match plain_value(node) {
+    match node.as_value() {
         Value::Map(entries) => entries,
         scalar => vec![("value".to_string(), scalar)],
     }
