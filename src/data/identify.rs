@@ -312,7 +312,9 @@ mod tests {
 
     #[test]
     fn a_files_content_is_no_part_of_its_key() {
-        let file = |digest| Table::from_rows([vec![("path".to_string(), Value::File { path: "a".into(), digest })]]);
+        let file = |digest| {
+            Table::from_rows([vec![("path".to_string(), Value::File { path: "a".into(), digest, size: None })]])
+        };
         let origin = |digest| {
             let batch = ReadBatch { rows: vec![0], table: file(digest), bad: Vec::new(), bytes: 0 };
             let roster = Identifier::new("s", &["path".into()]).identify(batch).expect("good");

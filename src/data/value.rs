@@ -46,8 +46,9 @@ pub enum Value {
     List(Vec<Value>),
     /// A mapping with text keys, in insertion order.
     Map(Vec<(String, Value)>),
-    /// A path whose meaning is the file's content: equal paths with other contents are other values.
-    File { path: String, digest: [u8; 32] },
+    /// A path whose meaning is the file's content: equal paths with other contents are other values. Of a file that
+    /// an item made, the bytes that it must have.
+    File { path: String, digest: [u8; 32], size: Option<u64> },
     /// A value that never counts: shown, but no part of what a result depends on (a file's size, its age).
     Aside(Box<Value>),
 }
@@ -79,6 +80,8 @@ pub(crate) mod tag {
     pub const MAP: u8 = 11;
     pub const FILE: u8 = 12;
     pub const ASIDE: u8 = 13;
+    /// A file with its size.
+    pub const SIZED_FILE: u8 = 14;
 }
 
 /// Nesting beyond this is refused, so that no cell can exhaust the stack.
@@ -143,10 +146,11 @@ pub fn encode(value: &Value, out: &mut Vec<u8>) {
                 encode(v, out);
             }
         }
-        Value::File { path, digest } => {
-            out.push(tag::FILE);
+        Value::File { path, digest, size } => {
+            out.push(if size.is_some() { tag::SIZED_FILE } else { tag::FILE });
             put_raw(out, path.as_bytes());
             out.extend_from_slice(digest);
+            size.iter().for_each(|size| out.extend_from_slice(&size.to_le_bytes()));
         }
         Value::Aside(v) => {
             out.push(tag::ASIDE);
@@ -221,7 +225,11 @@ fn take_value(rest: &mut &[u8], depth: usize) -> Result<Value, DamagedCell> {
             }
             Value::Map(entries)
         }
-        tag::FILE => Value::File { path: take_text(rest)?, digest: take_array(rest)? },
+        tag::FILE => Value::File { path: take_text(rest)?, digest: take_array(rest)?, size: None },
+        tag::SIZED_FILE => {
+            let (path, digest) = (take_text(rest)?, take_array(rest)?);
+            Value::File { path, digest, size: Some(u64::from_le_bytes(take_array(rest)?)) }
+        }
         tag::ASIDE => Value::Aside(Box::new(take_value(rest, depth + 1)?)),
         _ => return Err(DamagedCell),
     })
@@ -355,19 +363,21 @@ pub(crate) mod strategy {
 
     /// Any value, nested ones included; every one is in canonical form.
     pub fn any_value() -> impl Strategy<Value = Value> {
-        let scalar = prop_oneof![
-            Just(Value::Absent),
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::Bool),
-            any::<i64>().prop_map(Value::Int),
-            "-?[1-9][0-9]{20,40}".prop_map(Value::BigInt),
-            prop_oneof![any::<f64>(), Just(f64::NAN), Just(f64::INFINITY), Just(-0.0)].prop_map(Value::Float),
-            ".{0,20}".prop_map(Value::Text),
-            prop::collection::vec(any::<u8>(), 0..20).prop_map(Value::Bytes),
-            (1u16..9999, 1u8..13, 1u8..29)
-                .prop_map(|(y, m, d)| Value::Time(TimeKind::Date, format!("{y:04}-{m:02}-{d:02}"))),
-            ("[a-z/]{1,12}", any::<[u8; 32]>()).prop_map(|(path, digest)| Value::File { path, digest }),
-        ];
+        let scalar =
+            prop_oneof![
+                Just(Value::Absent),
+                Just(Value::Null),
+                any::<bool>().prop_map(Value::Bool),
+                any::<i64>().prop_map(Value::Int),
+                "-?[1-9][0-9]{20,40}".prop_map(Value::BigInt),
+                prop_oneof![any::<f64>(), Just(f64::NAN), Just(f64::INFINITY), Just(-0.0)].prop_map(Value::Float),
+                ".{0,20}".prop_map(Value::Text),
+                prop::collection::vec(any::<u8>(), 0..20).prop_map(Value::Bytes),
+                (1u16..9999, 1u8..13, 1u8..29)
+                    .prop_map(|(y, m, d)| Value::Time(TimeKind::Date, format!("{y:04}-{m:02}-{d:02}"))),
+                ("[a-z/]{1,12}", any::<[u8; 32]>(), any::<Option<u64>>())
+                    .prop_map(|(path, digest, size)| Value::File { path, digest, size }),
+            ];
         scalar.prop_recursive(3, 16, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),

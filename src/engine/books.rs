@@ -11,6 +11,7 @@ use super::EngineError;
 use super::api::{Flow, RunOptions};
 use super::dispatcher::End;
 use super::events::{Counts, Event, FailureGroup, RunRecord, RunState, RunSummary, StageSummary};
+use super::made;
 use super::replay::Replay;
 use super::resolve::limit_of;
 use super::stage::{Gate, StageRun};
@@ -220,7 +221,7 @@ impl Books {
             }
         }
         self.settled = settled;
-        sources_unchanged(replay, &self.selected)
+        Ok(sources_unchanged(replay, &self.selected)? && made::all_stand(replay, &self.selected)?)
     }
 
     /// Closes the books of a run that found nothing to do.
@@ -397,6 +398,7 @@ impl Books {
         self.record.ended = Some(now());
         let mut writes = std::mem::take(&mut self.versions);
         writes.push(self.note());
+        writes.extend(super::writer::learnt(replay.plan.reading.0.digests.as_deref()));
         let written = replay.store.commit(&writes);
         let _ = events.send(Event::RunFinished { summary: summary.clone() });
         match end {

@@ -84,7 +84,7 @@ impl SourceFeed {
         } else {
             let write = Write::RosterEnd { source: self.source.name.clone(), info: reading.info(content) };
             let receipt = Some(Receipt::Source(self.number));
-            let _ = self.writer.send(Entry { write, receipt, permit: None });
+            let _ = self.writer.send(Entry { write, receipt, permit: None, made: Vec::new() });
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl SourceFeed {
     }
 
     fn write(&self, write: Write) {
-        let _ = self.writer.send(Entry { write, receipt: None, permit: None });
+        let _ = self.writer.send(Entry { write, receipt: None, permit: None, made: Vec::new() });
     }
 }
 

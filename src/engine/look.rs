@@ -8,7 +8,7 @@ use super::api::{FailedItem, Flow, RunOptions, SinkError};
 use super::events::{FailureGroup, RunRecord, RunState};
 use super::replay::{Replay, Sources, StageFlow};
 use super::resolve::{Policy, Resolver, usage_of};
-use super::run::{compile, stage_named};
+use super::run::{compile, remember, stage_named};
 use super::stage::Failures;
 use super::versions::Numbers;
 use crate::data::{Column, Hash, Table, Usage, Value};
@@ -24,6 +24,7 @@ use crate::store::{Hit, Inspection, OpenOptions, Repaired, Store, Write};
 fn open(flow: &Flow) -> Result<Replay, EngineError> {
     let store = Store::read(&flow.state_dir)?.ok_or(EngineError::NoState)?;
     let plan = Arc::new(compile(flow, &RunOptions::default(), "")?);
+    remember(&plan, &store)?;
     let mut replay = Replay::new(plan.clone(), store, Sources::Rosters);
     let mut versions = Vec::with_capacity(plan.stages.len());
     for stage in &plan.stages {

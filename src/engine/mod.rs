@@ -16,6 +16,7 @@ pub mod feed;
 mod gc;
 pub mod groups;
 pub mod look;
+pub mod made;
 pub mod outputs;
 pub mod pace;
 pub mod prepare;
@@ -65,6 +66,16 @@ pub enum EngineError {
     /// What a plan told is no longer what a run would do.
     #[error("the plan is stale: {what}")]
     StalePlan { what: String },
+    /// What a killed run left of files that items make cannot be removed, or a journal of it not be kept.
+    #[error("cannot keep the journal of files that are being made, or remove what an earlier run left")]
+    Journal(#[source] std::io::Error),
+    /// A file that an item made cannot be made durable.
+    #[error("cannot sync {path}")]
+    Sync {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     /// There is nothing to look at yet.
     #[error("no run of this workflow yet")]
     NoState,

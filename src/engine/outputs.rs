@@ -108,7 +108,7 @@ fn outside(workflow: &Workflow, output: &Output, path: &str) -> Option<PathBuf> 
 }
 
 /// The path with its links followed, as far as it is there.
-fn real(path: &Path) -> PathBuf {
+pub fn real(path: &Path) -> PathBuf {
     let mut place = PathBuf::new();
     for part in path.components() {
         match part {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::made::{Staged, Workshop, makes_files};
 use super::stage::Pending;
 use super::suspects::Marks;
 use crate::data::{Failure, FailureKind, Secrets, Table, Usage, Value};
@@ -28,6 +29,8 @@ pub struct Preparer {
     pub secrets: Arc<Secrets>,
     /// For a reduce.
     pub rows: Option<RowsOf>,
+    /// Where files are made, if any are.
+    pub workshop: Option<Arc<Workshop>>,
 }
 
 /// A chunk, ready for an executor, and items that did not come that far.
@@ -40,6 +43,8 @@ pub struct Prepared {
     pub marks: Vec<Mark>,
     /// Positions of those that a template failed for.
     pub failed: Vec<(u32, Failure)>,
+    /// The files of those that go, where they make any.
+    pub staged: Vec<Staged>,
 }
 
 impl Preparer {
@@ -65,27 +70,40 @@ impl Preparer {
             index: Some(pending.indices[i]),
             group: if grouped { row } else { None },
             run: Some((&self.run.0, &self.run.1)),
+            files: &[],
         }
     }
 
-    /// Renders each item with `render`; those that fail are told apart.
+    /// Makes ready for each item's files and renders it with `render`; those that fail are told apart.
     fn render_each<T>(
         &self,
         pending: &Pending,
         mut render: impl FnMut(&Scope<'_>) -> Result<T, RenderError>,
-    ) -> (Vec<u32>, Vec<T>, Vec<(u32, Failure)>) {
-        let (mut ready, mut rendered, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    ) -> (Prepared, Vec<T>) {
+        let (mut prepared, mut rendered) = (Prepared::default(), Vec::new());
         for i in 0..pending.len() {
             let key = pending.batch.items.key(i);
-            match render(&self.scope(pending, i, &key)) {
-                Ok(value) => {
-                    ready.push(i as u32);
+            let scope = self.scope(pending, i, &key);
+            let made = self.stage_files(pending, i, &scope).and_then(|staged| {
+                let files = staged.as_ref().map_or(&[][..], |staged| &staged.paths);
+                Ok((render(&Scope { files, ..scope }).map_err(|problem| exception(&problem))?, staged))
+            });
+            match made {
+                Ok((value, staged)) => {
+                    prepared.ready.push(i as u32);
+                    prepared.staged.extend(staged);
                     rendered.push(value);
                 }
-                Err(problem) => failed.push((i as u32, exception(&problem))),
+                Err(failure) => prepared.failed.push((i as u32, failure)),
             }
         }
-        (ready, rendered, failed)
+        (prepared, rendered)
+    }
+
+    fn stage_files(&self, pending: &Pending, i: usize, scope: &Scope<'_>) -> Result<Option<Staged>, Failure> {
+        let Some(workshop) = self.workshop.as_ref().filter(|_| makes_files(&self.stage)) else { return Ok(None) };
+        let (origin, key) = (pending.batch.items.origins[i], scope.key.unwrap_or_default());
+        Staged::prepare(workshop, &self.stage, origin, key, scope).map(Some)
     }
 
     /// Takes out of the failure of the item at `at` what must not be kept.
@@ -117,14 +135,15 @@ impl Preparer {
         args: &[(String, TemplateTree)],
     ) -> Prepared {
         let env = self.item_env();
-        if args.is_empty() && env.is_empty() {
+        if args.is_empty() && env.is_empty() && !makes_files(&self.stage) {
             let ready = (0..pending.len() as u32).collect();
             let input = self.python_input(pending, work, Table::empty(pending.len()), Table::empty(pending.len()));
             return Prepared { ready, input: Some(input), ..Prepared::default() };
         }
-        let (ready, rendered, failed) = self.render_each(pending, |scope| {
-            let args =
-                args.iter().map(|(n, tree)| Ok((n.clone(), tree.render(scope)?))).collect::<Result<Vec<_>, _>>()?;
+        let (prepared, rendered) = self.render_each(pending, |scope| {
+            let files = scope.files.iter().map(|(name, path)| Ok((name.clone(), Value::Text(path.clone()))));
+            let args = args.iter().map(|(n, tree)| Ok((n.clone(), tree.render(scope)?)));
+            let args = args.chain(files).collect::<Result<Vec<_>, _>>()?;
             let env = env
                 .iter()
                 .map(|(n, t)| Ok((n.to_string(), Value::Text(t.render_text(scope)?))))
@@ -132,10 +151,10 @@ impl Preparer {
             Ok((args, env))
         });
         let (args, env): (Vec<_>, Vec<_>) = rendered.into_iter().unzip();
-        let chosen = pending.take(&ready);
-        let input = (!ready.is_empty())
+        let chosen = pending.take(&prepared.ready);
+        let input = (!prepared.ready.is_empty())
             .then(|| self.python_input(&chosen, work, Table::from_rows(args), Table::from_rows(env)));
-        Prepared { ready, input, failed, ..Prepared::default() }
+        Prepared { input, ..prepared }
     }
 
     fn python_input(&self, pending: &Pending, work: &crate::executor::Work, args: Table, env: Table) -> TaskInput {
@@ -166,7 +185,7 @@ impl Preparer {
 
     fn prepare_commands(&self, pending: &Pending, action: &CommandAction) -> Prepared {
         let env = self.item_env();
-        let (ready, mut items, failed) = self.render_each(pending, |scope| {
+        let (prepared, mut items) = self.render_each(pending, |scope| {
             Ok(CommandItem {
                 argv: render_line(&action.line, scope)?,
                 env: env.iter().map(|(n, t)| Ok((n.to_string(), t.render_text(scope)?))).collect::<Result<_, _>>()?,
@@ -177,12 +196,12 @@ impl Preparer {
         let input = match (&self.rows, items.len()) {
             (_, 0) => None,
             (Some(rows), _) => {
-                let rows = self.group_rows(rows, pending, ready[0]);
+                let rows = self.group_rows(rows, pending, prepared.ready[0]);
                 Some(TaskInput::Group { rows, args: Table::empty(1), command: items.pop() })
             }
             (None, _) => Some(TaskInput::Commands(items)),
         };
-        Prepared { ready, input, failed, ..Prepared::default() }
+        Prepared { input, ..prepared }
     }
 
     fn item_cwd(&self, scope: &Scope<'_>) -> Result<Option<PathBuf>, RenderError> {

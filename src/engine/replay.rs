@@ -141,6 +141,8 @@ impl Replay {
             policy: Arc::new(policy),
             params,
             keeps_hits: false,
+            digests: self.plan.reading.0.digests.clone(),
+            workshop: None,
         })
     }
 

@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::data::source::file_digest;
+use super::made::{self, Flaw, Workshop};
+use crate::data::source::{Digests, file_digest};
 use crate::data::{Batch, Failure, FailureKind, Hash, Table, Value, row_hashes};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
@@ -54,6 +55,10 @@ pub enum Due {
     LimitChanged,
     /// `--fresh`.
     Fresh,
+    /// A file that it made is not there.
+    FileMissing,
+    /// A file that it made is not what it was, or another item's.
+    FileChanged,
 }
 
 /// The answer for one item whose input is known.
@@ -124,6 +129,10 @@ pub struct Resolver {
     pub params: Arc<Vec<(String, Value)>>,
     /// Whether to keep the results of items that are done.
     pub keeps_hits: bool,
+    /// What is known of files' contents.
+    pub digests: Option<Arc<Digests>>,
+    /// In a run, where files are made.
+    pub workshop: Option<Arc<Workshop>>,
 }
 
 /// What is told of how an item was run: attempts, seconds of the last one, bytes of memory that it held at most, and
@@ -168,6 +177,9 @@ impl Resolver {
                 (Verdict::Done | Verdict::Failed, None) => unreachable!("decided by a result"),
             }
         }
+        if made::makes_files(&self.stage) {
+            self.check_files(batch, &mut done, &mut resolved.due);
+        }
         resolved.done = done.len() as u64;
         resolved.out = self.rows_of(batch, &done);
         let origin = |(i, hit): &(u32, Hit)| hit.origin() != batch.items.origins[*i as usize];
@@ -175,6 +187,20 @@ impl Resolver {
         resolved.accepted = accepted_of(&done);
         resolved.hits = if self.keeps_hits { done } else { Vec::new() };
         Ok(resolved)
+    }
+
+    /// Makes those due whose files do not stand.
+    fn check_files(&self, batch: &Batch, done: &mut Vec<(u32, Hit)>, due: &mut Vec<(u32, Due)>) {
+        let (digests, workshop) = (self.digests.as_deref(), self.workshop.as_deref());
+        let flaws = made::flaws(&self.stage, &batch.items, done, &self.dir, digests, workshop);
+        if !flaws.is_empty() {
+            done.retain(|(item, _)| flaws.binary_search_by_key(item, |(at, _)| *at).is_err());
+            due.extend(flaws.into_iter().map(|(item, flaw)| match flaw {
+                Flaw::Missing => (item, Due::FileMissing),
+                Flaw::Changed | Flaw::Taken => (item, Due::FileChanged),
+            }));
+            due.sort_by_key(|(item, _)| *item);
+        }
     }
 
     /// The hash of what the action sees of each row.
@@ -205,7 +231,8 @@ impl Resolver {
     /// The content hash of an item's own further file; of a missing one, none.
     fn content(&self, template: &crate::spec::template::Template, scope: &Scope<'_>) -> Vec<u8> {
         let path = template.render_text(scope).unwrap_or_default();
-        file_digest(&self.dir.join(path), None).map_or_else(|_| Vec::new(), |(_, digest)| digest.to_vec())
+        file_digest(&self.dir.join(path), self.digests.as_deref())
+            .map_or_else(|_| Vec::new(), |(_, digest)| digest.to_vec())
     }
 
     fn rows_of(&self, batch: &Batch, done: &[(u32, Hit)]) -> Batch {

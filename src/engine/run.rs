@@ -15,6 +15,7 @@ use super::events::{Event, RunState, RunSummary};
 use super::explain::{Wanted, survey};
 use super::feed::{self, SourceFeed};
 use super::groups::GroupRows;
+use super::made::Workshop;
 use super::prepare::{Preparer, RowsOf};
 use super::replay::{self, Replay, Sources};
 use super::resolve::{Policy, Resolver};
@@ -48,6 +49,8 @@ pub fn run(
     let selected = selected_stages(&plan, options.stage.as_deref())?;
     let open = OpenOptions { on_network_fs: options.on_network_fs, command: &plan.secrets.hide(&options.command) };
     let store = Store::open(&flow.state_dir, &open)?;
+    remember(&plan, &store)?;
+    let workshop = Workshop::open(&plan, &selected, &flow.state_dir, &id).map_err(EngineError::Journal)?;
     let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
     let mut books = Books::new(id, flow, options, &replay, &selected, started);
     if let Some(ticket) = &options.ticket {
@@ -59,7 +62,8 @@ pub fn run(
         forget_in_hand(&flow.state_dir);
         return books.close_unchanged(&replay, &events);
     }
-    let (ended, stages) = dispatch(flow, options, &replay, &selected, &mut books, events.clone(), signals)?;
+    let work = (&replay, workshop);
+    let (ended, stages) = dispatch(flow, options, work, &selected, &mut books, events.clone(), signals)?;
     books.close(&replay, &stages, ended, &events)
 }
 
@@ -78,6 +82,17 @@ pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, Eng
         backend: options.debug.then_some(Backend::Serial),
     };
     Ok(Plan::compile(Arc::new(flow.workflow.clone()), &surroundings)?)
+}
+
+/// Lets the digests of files be looked up in the store.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn remember(plan: &Plan, store: &Store) -> Result<(), EngineError> {
+    if let Some(digests) = &plan.reading.0.digests {
+        digests.attach(Arc::new(store.digests()?));
+    }
+    Ok(())
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -131,7 +146,7 @@ pub fn stage_named(plan: &Plan, name: &str) -> Result<usize, EngineError> {
 fn dispatch(
     flow: &Flow,
     options: &RunOptions,
-    replay: &Replay,
+    (replay, workshop): (&Replay, Option<Arc<Workshop>>),
     selected: &[bool],
     books: &mut Books,
     events: Sender<Event>,
@@ -157,14 +172,16 @@ fn dispatch(
         budget: budget.clone(),
         inbox: to_inbox.clone(),
         writer: to_writer.clone(),
+        workshop: workshop.clone(),
     };
     let (end_writing, end) = bounded(0);
     let writing = std::thread::spawn({
         let (store, told) = (replay.store.clone(), to_inbox.clone());
-        move || writer::run(&store, &entries, &end, &told)
+        let digests = replay.plan.reading.0.digests.clone();
+        move || writer::run(&store, digests.as_deref(), &entries, &end, &told)
     });
     for write in books.opening_writes() {
-        let _ = to_writer.send(Entry { write, receipt: None, permit: None });
+        let _ = to_writer.send(Entry { write, receipt: None, permit: None, made: Vec::new() });
     }
     let orders = Orders {
         plan: replay.plan.clone(),
@@ -187,6 +204,7 @@ fn dispatch(
     let (stages, mut suspects) = dispatcher.into_parts();
     drop(end_writing);
     let _ = writing.join();
+    workshop.iter().for_each(|workshop| workshop.close());
     if !matches!(end, Some(End::Broken(_))) {
         if end.is_none() && options.asks_for_everything() && options.stage.is_none() {
             suspects.clear_all();
@@ -221,6 +239,7 @@ struct Crew {
     budget: Budget,
     inbox: Sender<Message>,
     writer: Sender<Entry>,
+    workshop: Option<Arc<Workshop>>,
 }
 
 impl Crew {
@@ -234,6 +253,7 @@ impl Crew {
             dir: self.dir.clone(),
             secrets: self.plan.secrets.clone(),
             rows,
+            workshop: self.workshop.clone(),
         })
     }
 
@@ -295,6 +315,8 @@ impl Helpers for Crew {
             policy: self.policy.clone(),
             params: self.params.clone(),
             keeps_hits: false,
+            digests: self.plan.reading.0.digests.clone(),
+            workshop: self.workshop.clone(),
         }));
         stage.preparer = Some(self.preparer(stage, None));
         Ok(())

@@ -1,9 +1,13 @@
 //! The one thread that commits. A commit starts when the previous one ends and takes all that has come meanwhile.
 
+use std::path::PathBuf;
+
 use crossbeam_channel::{Receiver, Sender};
 
 use super::budget::Permit;
 use super::dispatcher::Message;
+use super::made;
+use crate::data::source::Digests;
 use crate::data::{Batch, Failure, Usage};
 use crate::store::{Store, Write};
 
@@ -13,6 +17,8 @@ pub struct Entry {
     pub receipt: Option<Receipt>,
     /// Bytes held until then.
     pub permit: Option<Permit>,
+    /// Files that must be durable before it is.
+    pub made: Vec<PathBuf>,
 }
 
 /// What is durable now.
@@ -41,19 +47,29 @@ const ENTRIES_A_COMMIT: usize = 256;
 
 /// Commits until `end` says so and nothing is left; tells the dispatcher after each commit. (The channel's own end
 /// would not do: a thread that reads a source may wait for input for ever.)
-pub fn run(store: &Store, entries: &Receiver<Entry>, end: &Receiver<()>, told: &Sender<Message>) {
+pub fn run(
+    store: &Store,
+    digests: Option<&Digests>,
+    entries: &Receiver<Entry>,
+    end: &Receiver<()>,
+    told: &Sender<Message>,
+) {
     while let Some(first) = next(entries, end) {
         let mut writes = Vec::new();
         let mut receipts = Vec::new();
         let mut permits = Vec::new();
+        let mut made = Vec::new();
         for entry in std::iter::once(first).chain(entries.try_iter().take(ENTRIES_A_COMMIT)) {
             writes.push(entry.write);
             receipts.extend(entry.receipt);
             permits.extend(entry.permit);
+            made.extend(entry.made);
         }
-        let message = match store.commit(&writes) {
+        writes.extend(learnt(digests));
+        let committed = made::sync(&made).and_then(|()| Ok(store.commit(&writes)?));
+        let message = match committed {
             Ok(()) => Message::Committed(receipts),
-            Err(error) => Message::Broken(error.into()),
+            Err(error) => Message::Broken(error),
         };
         drop(permits);
         let failed = matches!(message, Message::Broken(_));
@@ -61,6 +77,12 @@ pub fn run(store: &Store, entries: &Receiver<Entry>, end: &Receiver<()>, told: &
             return;
         }
     }
+}
+
+/// What was learnt of files' contents, to be kept.
+pub fn learnt(digests: Option<&Digests>) -> Option<Write> {
+    let learnt = digests?.take_learnt();
+    (!learnt.is_empty()).then_some(Write::Digests(learnt))
 }
 
 fn next(entries: &Receiver<Entry>, end: &Receiver<()>) -> Option<Entry> {

@@ -62,7 +62,7 @@ fn cells() -> Vec<Value> {
         Value::Time(TimeKind::DateTime, "2024-02-29T12:30:00+02:00".into()),
         Value::Time(TimeKind::Duration, "-0.000001".into()),
         Value::List(vec![Value::Int(1), Value::Map(vec![("a".into(), text("")), ("b".into(), Value::Null)])]),
-        Value::File { path: "data/a.csv".into(), digest: [7; 32] },
+        Value::File { path: "data/a.csv".into(), digest: [7; 32], size: None },
         Value::Aside(Box::new(Value::Int(1))),
     ]
 }

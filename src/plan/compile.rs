@@ -52,7 +52,7 @@ fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surr
     source::Surroundings {
         dir: workflow.dir.clone(),
         excluded: Arc::new(outputs.map(|path| workflow.dir.join(path)).collect()),
-        digests: Some(Arc::new(source::MemoryDigests::default())),
+        digests: Some(Arc::new(source::Digests::default())),
         sources: workflow.sources.clone().into(),
     }
 }
@@ -131,6 +131,7 @@ impl Compiler<'_> {
             Action::Assign(columns) => columns.iter().for_each(|(_, e)| names.unite(e.names())),
             Action::Where(condition) => names.unite(condition.names()),
         }
+        settings.files.iter().for_each(|file| names.unite(file.path.names()));
         names.env.clear();
         let outside = settings.env.iter().map(|(_, t)| t).chain(&settings.cwd).chain(&settings.deps);
         for template in outside.filter(|t| t.names().per_item()) {
@@ -175,7 +176,11 @@ impl Compiler<'_> {
         let source = std::fs::read_to_string(path).ok()?;
         match signature(&source, &python.function) {
             Signature::Names(names) => {
-                Some(names.into_iter().filter(|n| !python.args.iter().any(|(arg, _)| arg == n)).collect())
+                let given = |n: &String| {
+                    python.args.iter().any(|(arg, _)| arg == n)
+                        || self.stage.settings.files.iter().any(|file| file.name == *n)
+                };
+                Some(names.into_iter().filter(|n| !given(n)).collect())
             }
             Signature::Any => None,
         }

@@ -40,6 +40,7 @@ impl Compiler<'_> {
         if let Some(version) = &self.stage.settings.version {
             parts.add("version", version);
         }
+        self.add_files(&mut parts);
         self.add_deps(&mut parts)?;
         Ok(parts)
     }
@@ -104,6 +105,22 @@ impl Compiler<'_> {
         parts.add("stdout", format!("{:?}", command.stdout));
         parts.add("ok_codes", format!("{:?}", command.ok_codes));
         Ok(())
+    }
+
+    /// The templates of the files that items make, with what they name that is the same for all items.
+    fn add_files(&self, parts: &mut Fingerprint) {
+        for file in &self.stage.settings.files {
+            let mut text = file.path.source().to_string();
+            for param in &file.path.names().params {
+                let value = self.workflow.params.iter().find(|(n, _)| n == param);
+                text += &format!(" {param}={}", value.map_or_else(String::new, |(_, v)| v.to_json().to_string()));
+            }
+            for name in &file.path.names().env {
+                let value = (self.surroundings.env)(name).unwrap_or_default();
+                text += &format!(" {name}={}", Hash::of(value.as_bytes()));
+            }
+            parts.add(format!("files.{}", file.name), text);
+        }
     }
 
     fn add_deps(&self, parts: &mut Fingerprint) -> Result<(), PlanError> {

@@ -396,8 +396,17 @@ pub const SETTINGS: &[Key] = &[
     key("version", Kind::Text, "Part of what results depend on: change it to have them made again."),
     key("deps", Kind::OneOrMore(&Kind::Template), "Further files that results depend on: paths, globs or templates."),
     key("interpreter", Kind::Text, "The Python interpreter; default: $VIRTUAL_ENV, then python3."),
+    key(
+        "files",
+        Kind::Map(&FILE_FORMS),
+        "Files that an item makes: a name, which templates see as `files.NAME` and Python as a keyword, and the path.",
+    ),
+    key(
+        "verify_files",
+        Kind::Bool,
+        "`true`: not only the sizes of the files that items made are looked at, but their contents.",
+    ),
     later("share", Kind::Map(&Kind::Any), "Large read-only objects, loaded once per worker."),
-    later("files", Kind::Map(&Kind::Template), "Files that an item makes."),
     later("packages", NAMES, "Installed packages whose versions results depend on."),
 ];
 
@@ -440,6 +449,20 @@ const FAILURES: &[Word] = &[
     word("memory", "it took too much memory"),
     word("crash", "its process died"),
 ];
+
+const FILE_FORMS: Kind = Kind::Either(&[Kind::Template, Kind::Shape(&FILE)]);
+
+/// A file that an item makes.
+pub static FILE: Shape = Shape {
+    what: "a file",
+    name: "file",
+    doc: "A file that an item makes.",
+    keys: &[&[
+        key("path", Kind::Template, "Where it goes, relative to the workflow file."),
+        key("allow_outside", Kind::Bool, "`true`: a path made of templates may lead out of the workflow's folder."),
+    ]],
+    required: &["path"],
+};
 
 static INIT: Shape = Shape {
     what: "`init`",
@@ -486,7 +509,7 @@ const FORMATS: &[Word] = &[
 
 /// All shapes, for hints at keys that stand in the wrong place.
 pub static SHAPES: &[&Shape] =
-    &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE, &SWEEP_RANGE, &SQL, &PROFILE, &BACKEND];
+    &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE, &SWEEP_RANGE, &SQL, &FILE, &PROFILE, &BACKEND];
 
 /// Words that other tools use, and ours.
 pub const OTHER_WORDS: &[(&str, &str)] = &[

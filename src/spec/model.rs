@@ -321,6 +321,21 @@ pub struct Settings {
     /// Further files that results depend on: globs, or templates of paths.
     pub deps: Vec<Template>,
     pub interpreter: Option<String>,
+    /// Files that an item makes.
+    pub files: Vec<MadeFile>,
+    /// Whether the contents of these are looked at, not only their sizes.
+    pub verify_files: bool,
+}
+
+/// A file that an item makes.
+#[derive(Debug, Clone)]
+pub struct MadeFile {
+    /// Its name in templates, and the column that holds its path.
+    pub name: String,
+    /// Where it goes, relative to the workflow.
+    pub path: Template,
+    /// Whether its path may lead out of the workflow's folder; what is written without templates always may.
+    pub allow_outside: bool,
 }
 
 /// Where items run, as configured.

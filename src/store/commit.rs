@@ -1,6 +1,7 @@
 //! Writing: each commit is one durable transaction.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -8,13 +9,14 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::codec::{EncodedSegment, encode_roster};
 use super::db::{
-    BATCH_DIGESTS, BATCHES, DIRECTORY, DirectoryRow, FACTS, FORMAT, FORMAT_FACT, GARBAGE, LISTS, NEXT_ID_FACT, NOTES,
-    ROSTERS, SEGMENTS, SEQUENCES, VERSIONS,
+    BATCH_DIGESTS, BATCHES, DIGESTS, DIRECTORY, DirectoryRow, FACTS, FORMAT, FORMAT_FACT, GARBAGE, LISTS, NEXT_ID_FACT,
+    NOTES, ROSTERS, SEGMENTS, SEQUENCES, VERSIONS,
 };
 use super::error::StoreError;
 use super::model::{RosterBatch, RosterInfo};
 use super::roster::{Rosters, list_digest};
 use crate::data::Hash;
+use crate::data::source::Known;
 
 /// Something to be written.
 #[derive(Debug, Clone)]
@@ -32,6 +34,8 @@ pub enum Write {
     /// Outcomes. `again`: some of these items may have an outcome of this version already (they were retried, or run
     /// afresh); the later one counts.
     Segment { stage: String, version: Hash, segment: EncodedSegment, again: bool },
+    /// What was learnt of files' contents.
+    Digests(Vec<(PathBuf, Known)>),
     /// A small JSON document, replaced as a whole.
     Note { key: String, json: String },
     /// Its end.
@@ -58,7 +62,10 @@ pub(super) struct Tables<'t> {
     pub lists: Table<'t, (u64, u64), ([u8; 16], u64)>,
     pub batches: Table<'t, [u8; 16], &'static [u8]>,
     pub batch_digests: Table<'t, [u8; 16], ()>,
+    pub digests: Table<'t, [u8; 16], super::digests::Row>,
     pub garbage: Table<'t, (u8, u64), ()>,
+    /// Whether digests are kept for the first time.
+    pub new_epoch: bool,
 }
 
 impl<'t> Tables<'t> {
@@ -74,7 +81,9 @@ impl<'t> Tables<'t> {
             lists: transaction.open_table(LISTS)?,
             batches: transaction.open_table(BATCHES)?,
             batch_digests: transaction.open_table(BATCH_DIGESTS)?,
+            digests: transaction.open_table(DIGESTS)?,
             garbage: transaction.open_table(GARBAGE)?,
+            new_epoch: true,
         };
         if tables.facts.get(FORMAT_FACT)?.is_none_or(|v| v.value() < FORMAT) {
             tables.facts.insert(FORMAT_FACT, FORMAT)?;
@@ -96,6 +105,10 @@ impl<'t> Tables<'t> {
             Write::RosterEnd { source, info } => self.roster_end(source, info),
             Write::Version { stage, version, components } => self.version(stage, *version, components),
             Write::Segment { stage, version, segment, again } => self.segment(stage, *version, segment, *again),
+            Write::Digests(learnt) => {
+                let new_epoch = std::mem::take(&mut self.new_epoch);
+                self.keep_digests(learnt, new_epoch)
+            }
             Write::Note { key, json } => {
                 self.notes.insert(key.as_str(), json.as_str())?;
                 Ok(())

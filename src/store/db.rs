@@ -11,6 +11,7 @@
 //! lists          (list id, n) → (digest, rows)
 //! batches        digest → roster batch
 //! batch digests  digest → ()               so that a sweep need not touch the batches
+//! digests        hash of a path → stamp and digest of the file: a memory, which may be lost
 //! garbage        (kind, id) → ()           goes with the next run's first commit; readers may still look at it
 //! ```
 
@@ -50,11 +51,13 @@ pub(super) const ROSTERS: TableDefinition<&str, &str> = TableDefinition::new("ro
 pub(super) const LISTS: TableDefinition<(u64, u64), ([u8; 16], u64)> = TableDefinition::new("lists");
 pub(super) const BATCHES: TableDefinition<[u8; 16], &[u8]> = TableDefinition::new("batches");
 pub(super) const BATCH_DIGESTS: TableDefinition<[u8; 16], ()> = TableDefinition::new("batch digests");
+pub(super) const DIGESTS: TableDefinition<[u8; 16], super::digests::Row> = TableDefinition::new("digests");
 pub(super) const GARBAGE: TableDefinition<(u8, u64), ()> = TableDefinition::new("garbage");
 
 /// Names in [`FACTS`].
 pub(super) const FORMAT_FACT: &str = "format";
 pub(super) const NEXT_ID_FACT: &str = "next id";
+pub(super) const DIGESTS_EPOCH_FACT: &str = "digests epoch";
 
 /// The tables whose values are blobs with sums of their own, which are verified when they are read.
 pub(super) const BLOBS: [&str; 2] = ["segments", "batches"];

@@ -20,6 +20,7 @@ mod cache;
 pub(crate) mod codec;
 mod commit;
 mod db;
+mod digests;
 mod error;
 mod gather;
 mod gc;
@@ -88,6 +89,8 @@ struct Inner {
     spent: AtomicBool,
     /// The garbage of earlier runs is gone.
     swept: AtomicBool,
+    /// Digests of files were kept.
+    epoch_begun: AtomicBool,
     _lock: Option<RunLock>,
 }
 
@@ -136,8 +139,8 @@ impl Store {
     }
 
     fn new(handle: Handle, path: PathBuf, lock: Option<RunLock>) -> Store {
-        let (spent, swept) = (AtomicBool::new(false), AtomicBool::new(false));
-        Store { inner: Arc::new(Inner { handle, path, spent, swept, _lock: lock }) }
+        let [spent, swept, epoch_begun] = [const { AtomicBool::new(false) }; 3];
+        Store { inner: Arc::new(Inner { handle, path, spent, swept, epoch_begun, _lock: lock }) }
     }
 
     /// Writes all of it, in this order, or nothing. When this returns it is on the disk. After an error this store
@@ -165,10 +168,13 @@ impl Store {
             transaction.set_quick_repair(true);
             let changed = {
                 let mut tables = Tables::open(&transaction)?;
+                tables.new_epoch = !self.inner.epoch_begun.load(Ordering::Acquire);
                 if !self.inner.swept.load(Ordering::Acquire) {
                     tables.sweep()?;
                 }
-                change(&mut tables)?
+                let changed = change(&mut tables)?;
+                self.inner.epoch_begun.store(!tables.new_epoch, Ordering::Release);
+                changed
             };
             transaction.commit()?;
             self.inner.swept.store(true, Ordering::Release);

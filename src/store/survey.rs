@@ -12,7 +12,7 @@ use super::backend::is_blank;
 use super::codec::{decode_roster, decode_segment};
 use super::commit::garbage;
 use super::db::{
-    BATCH_DIGESTS, BATCHES, DIRECTORY, DirectoryRow, FACTS, GARBAGE, Handle, LISTS, NOTES, ROSTERS, SEGMENTS,
+    BATCH_DIGESTS, BATCHES, DIGESTS, DIRECTORY, DirectoryRow, FACTS, GARBAGE, Handle, LISTS, NOTES, ROSTERS, SEGMENTS,
     SEQUENCES, VERSIONS, check_format,
 };
 use super::error::StoreError;
@@ -117,6 +117,7 @@ impl Survey {
             }),
             read(pages, tables, LISTS, "entries in the lists of source rows", |k, v| lists.extend([(k, v)])),
             read(pages, tables, GARBAGE, "entries of what may be removed", |k, ()| garbage.extend([k])),
+            read(pages, tables, DIGESTS, "what is known of files", |_, _| ()),
             read(pages, tables, BATCH_DIGESTS, "digests of source rows", |_, ()| ()),
         ];
         self.damaged.extend(damaged.into_iter().flatten());

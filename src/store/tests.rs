@@ -43,7 +43,7 @@ fn put(segment: &Segment, again: bool) -> Write {
     Write::Segment { stage: "s".into(), version: VERSION, segment: segment.encode(), again }
 }
 
-fn open(dir: &Path) -> Store {
+pub(in crate::store) fn open(dir: &Path) -> Store {
     settle(dir);
     Store::open(dir, &OpenOptions { command: "test", ..OpenOptions::default() }).unwrap()
 }

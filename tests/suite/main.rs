@@ -5,6 +5,7 @@
 //!   what is not.
 //! - `sources`, `sweeps`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
 //! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
+//! - `files`: files that items make, and what is remembered of the contents of files.
 //! - `limits`, `suspects`: memory, workers that are recycled, items that take bpp-flow down.
 //! - `security`: secrets, shells, paths and permissions.
 //! - `signals`, `locking`, `disk`, `damage`: ends of all sorts. (Faults are injected in `tests/faults`.)
@@ -29,6 +30,7 @@ mod damage;
 mod disk;
 mod explaining;
 mod failures;
+mod files;
 mod inspecting;
 mod limits;
 mod locking;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// What a file looks like from outside: as long as this is the same, its content is taken to be.
@@ -32,27 +32,66 @@ impl FileStamp {
     }
 }
 
-/// Remembers digests of files.
-pub trait DigestCache: Send + Sync {
-    /// The digest of the file as it was with this stamp.
-    fn get(&self, path: &Path, stamp: &FileStamp) -> Option<[u8; 32]>;
-    /// Remembers a digest.
-    fn put(&self, path: &Path, stamp: &FileStamp, digest: [u8; 32]);
+/// What is remembered of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub stamp: FileStamp,
+    pub digest: [u8; 32],
+    /// It was read too soon after its last change: another one might have left the same stamp.
+    pub fresh: bool,
 }
 
-/// A cache for as long as the process lives.
-#[derive(Debug, Default)]
-pub struct MemoryDigests(Mutex<HashMap<std::path::PathBuf, (FileStamp, [u8; 32])>>);
+/// Keeps digests for longer than a process lives.
+pub trait KeptDigests: Send + Sync {
+    /// What is kept of the file at that path, and whether it is to be said again lest it be forgotten.
+    fn find(&self, path: &Path) -> Option<(Known, bool)>;
+}
 
-impl DigestCache for MemoryDigests {
-    fn get(&self, path: &Path, stamp: &FileStamp) -> Option<[u8; 32]> {
-        let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.get(path).filter(|(s, _)| s == stamp).map(|(_, digest)| *digest)
+/// The digests of files as they were last read. What a file has now counts only while its stamp is the same.
+#[derive(Default)]
+pub struct Digests {
+    kept: OnceLock<Arc<dyn KeptDigests>>,
+    /// Not kept yet.
+    learnt: Mutex<HashMap<PathBuf, Known>>,
+}
+
+impl Digests {
+    /// From now on asks `kept` for what it does not know itself.
+    pub fn attach(&self, kept: Arc<dyn KeptDigests>) {
+        let _ = self.kept.set(kept);
     }
 
-    fn put(&self, path: &Path, stamp: &FileStamp, digest: [u8; 32]) {
-        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.insert(path.to_path_buf(), (*stamp, digest));
+    /// What is remembered of the file at that path, if its stamp is still this one.
+    pub fn last(&self, path: &Path, stamp: &FileStamp) -> Option<Known> {
+        if let Some(known) = self.learnt().get(path) {
+            return Some(*known).filter(|known| known.stamp == *stamp);
+        }
+        let (known, repeat) = self.kept.get()?.find(path)?;
+        let known = Some(known).filter(|known| known.stamp == *stamp)?;
+        if repeat {
+            self.learnt().insert(path.to_path_buf(), known);
+        }
+        Some(known)
+    }
+
+    /// The digest of the file as it was with this stamp, where that can be relied on.
+    pub fn get(&self, path: &Path, stamp: &FileStamp) -> Option<[u8; 32]> {
+        self.last(path, stamp).filter(|known| !known.fresh).map(|known| known.digest)
+    }
+
+    /// Remembers a digest.
+    pub fn put(&self, path: &Path, stamp: &FileStamp, digest: [u8; 32]) {
+        let known = Known { stamp: *stamp, digest, fresh: stamp.is_fresh() };
+        self.learnt().insert(path.to_path_buf(), known);
+    }
+
+    /// What is not kept yet, to be kept.
+    pub fn take_learnt(&self) -> Vec<(PathBuf, Known)> {
+        self.learnt().drain().collect()
+    }
+
+    fn learnt(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Known>> {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -60,12 +99,15 @@ impl DigestCache for MemoryDigests {
 const BLOCK: usize = 4 << 20;
 
 /// The blake3 of a file's content, and the file's stamp.
-pub fn file_digest(path: &Path, cache: Option<&dyn DigestCache>) -> io::Result<(FileStamp, [u8; 32])> {
+pub fn file_digest(path: &Path, known: Option<&Digests>) -> io::Result<(FileStamp, [u8; 32])> {
+    if let Some(known) = known {
+        let stamp = FileStamp::of(&std::fs::metadata(path)?);
+        if let Some(digest) = known.get(path, &stamp) {
+            return Ok((stamp, digest));
+        }
+    }
     let mut file = File::open(path)?;
     let stamp = FileStamp::of(&file.metadata()?);
-    if let Some(known) = cache.and_then(|c| c.get(path, &stamp)) {
-        return Ok((stamp, known));
-    }
     let mut hasher = blake3::Hasher::new();
     let mut block = vec![0; BLOCK.min(stamp.size as usize + 1)];
     loop {
@@ -76,8 +118,34 @@ pub fn file_digest(path: &Path, cache: Option<&dyn DigestCache>) -> io::Result<(
         };
     }
     let digest = *hasher.finalize().as_bytes();
-    if let Some(cache) = cache.filter(|_| !stamp.is_fresh()) {
-        cache.put(path, &stamp, digest);
+    if let Some(known) = known.filter(|_| !stamp.is_fresh()) {
+        known.put(path, &stamp, digest);
     }
     Ok((stamp, digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::source::testing::Folder;
+
+    #[test]
+    fn what_is_known_is_asked_and_fresh_files_are_not_relied_on() {
+        let folder = Folder::with(&[("a", b"one")]);
+        let path = folder.path().join("a");
+        let known = Digests::default();
+        let (stamp, digest) = file_digest(&path, Some(&known)).expect("readable");
+        assert_eq!(digest, *blake3::hash(b"one").as_bytes());
+        assert_eq!(known.last(&path, &stamp), None, "changed a moment ago");
+        known.put(&path, &stamp, [7; 32]);
+        assert_eq!(known.last(&path, &stamp).map(|k| k.digest), Some([7; 32]));
+        assert_eq!(file_digest(&path, Some(&known)).expect("readable").1, digest, "still fresh");
+        let old = SystemTime::now() - Duration::from_secs(60);
+        File::open(&path).and_then(|file| file.set_modified(old)).expect("can be set back");
+        let stamp = FileStamp::of(&std::fs::metadata(&path).expect("there"));
+        known.put(&path, &stamp, [7; 32]);
+        assert_eq!(file_digest(&path, Some(&known)).expect("readable").1, [7; 32]);
+        assert_eq!(known.take_learnt().len(), 1);
+        assert_eq!(file_digest(&path, Some(&known)).expect("readable").1, digest, "forgotten");
+    }
 }

@@ -15,6 +15,7 @@ mod files;
 mod glob;
 mod infer;
 mod input;
+mod inputs;
 mod jsonl;
 mod lines;
 mod pattern;
@@ -29,10 +30,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use content::content_in;
-pub use digest::{DigestCache, FileStamp, MemoryDigests, file_digest};
+pub use digest::{Digests, FileStamp, KeptDigests, Known, file_digest};
 pub use error::SourceError;
 pub(crate) use error::nearest;
 pub use glob::COLUMNS as GLOB_COLUMNS;
+pub use inputs::Inputs;
 
 use super::failure::{Failure, FailureKind};
 use super::item::Hash;
@@ -141,7 +143,7 @@ pub struct Surroundings {
     /// Absolute paths that no pattern matches: the workflow's own outputs.
     pub excluded: Arc<HashSet<PathBuf>>,
     /// Remembers the digests of files.
-    pub digests: Option<Arc<dyn DigestCache>>,
+    pub digests: Option<Arc<Digests>>,
     /// The workflow's sources, whose columns sweeps name.
     pub sources: Arc<[Source]>,
 }

@@ -2,7 +2,7 @@
 //!
 //! `*`, `?` and `[a-z]` stay within a name, a segment `**` is any number of folders, `{csv,tsv}` one of several
 //! texts, `{name}` a named wildcard: at least one character, as many as fit. Hidden names match only where the
-//! pattern spells out the dot; folders named `.bpp-flow` never do. Matches are regular files, sorted by path.
+//! pattern spells out the dot; names that begin with `.bpp-flow` never do. Matches are regular files, sorted by path.
 
 use std::collections::HashSet;
 use std::io;
@@ -80,6 +80,17 @@ impl Pattern {
         Ok(Pattern { root: root.into(), segments, names })
     }
 
+    /// Whether a path would match, whatever is there.
+    pub fn accepts(&self, path: &str) -> bool {
+        let (absolute, rest) = match path.strip_prefix('/') {
+            Some(rest) => (true, rest),
+            None => (false, path),
+        };
+        let parts: Vec<&str> = rest.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+        let mut texts = vec![String::new(); self.names.len()];
+        absolute == self.root.is_absolute() && fits(&self.segments, &parts, &mut texts)
+    }
+
     /// All files that match, sorted by path; `excluded` holds absolute paths that never do.
     pub fn find(&self, dir: &Path, excluded: &HashSet<PathBuf>) -> io::Result<Vec<Match>> {
         let texts = vec![String::new(); self.names.len()];
@@ -154,6 +165,24 @@ fn parse_braces(inner: &str, names: &mut Vec<String>) -> Result<Token, String> {
     Ok(Token::Named(at))
 }
 
+/// Matches the names of a path.
+fn fits(segments: &[Segment], parts: &[&str], texts: &mut [String]) -> bool {
+    let Some((segment, tail)) = segments.split_first() else { return parts.is_empty() };
+    match (segment, parts.split_first()) {
+        (Segment::Folders, None) => fits(tail, parts, texts),
+        (Segment::Folders, Some((name, rest))) => {
+            fits(tail, parts, texts) || (!name.starts_with('.') && fits(segments, rest, texts))
+        }
+        (Segment::Plain(name), Some((part, rest))) => name == part && fits(tail, rest, texts),
+        (Segment::Wild(tokens), Some((part, rest))) => {
+            let mut texts = texts.to_vec();
+            let hidden = part.starts_with('.') && tokens.first() != Some(&Token::Char('.'));
+            !hidden && matches(tokens, part, &mut texts) && fits(tail, rest, &mut texts)
+        }
+        (_, None) => false,
+    }
+}
+
 /// Matches a name; what the named wildcards stand for is put into `texts` (those that hold something already must
 /// stand for the same).
 fn matches(tokens: &[Token], name: &str, texts: &mut Vec<String>) -> bool {
@@ -216,7 +245,7 @@ impl Walk<'_> {
                 for (name, _) in self.names(at)? {
                     let mut texts = texts.to_vec();
                     let hidden = name.starts_with('.') && tokens.first() != Some(&Token::Char('.'));
-                    if !hidden && name != STATE_FOLDER && matches(tokens, &name, &mut texts) {
+                    if !hidden && !name.starts_with(STATE_FOLDER) && matches(tokens, &name, &mut texts) {
                         self.descend(&at.join(name), tail, &texts)?;
                     }
                 }

@@ -93,7 +93,7 @@ impl Dispatcher<'_> {
 
     pub(super) fn note_progress(&mut self) {
         if let Some(write) = (self.record)(&self.stages) {
-            let _ = self.lines.writer.send(Entry { write, receipt: None, permit: None });
+            let _ = self.lines.writer.send(Entry { write, receipt: None, permit: None, made: Vec::new() });
         }
     }
 }

@@ -102,7 +102,9 @@ impl Dispatcher<'_> {
             }
         }
         run.counts.due += resolved.due.len() as u64;
-        let asked = |due: Due| follows || !self.orders.only_failed || due != Due::NoResult;
+        let asked = |due: Due| {
+            follows || !self.orders.only_failed || !matches!(due, Due::NoResult | Due::FileMissing | Due::FileChanged)
+        };
         let wanted = resolved.due.iter().filter(|(i, due)| asked(*due) && selection.covers(&batch.items, *i as usize));
         let selected: Vec<u32> = wanted.map(|(i, _)| *i).collect();
         run.left += (resolved.due.len() - selected.len()) as u64;

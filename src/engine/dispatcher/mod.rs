@@ -4,11 +4,13 @@
 //! by hand (signals). Nothing here waits but the loop itself.
 
 mod ends;
+mod files;
 mod gates;
 mod inflow;
 mod outflow;
 mod suspected;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use super::api::Signal;
 use super::budget::{Budget, Permit};
 use super::events::Event;
 use super::groups::{GroupRows, Groups};
+use super::made::Staged;
 use super::prepare::Prepared;
 use super::replay::Replay;
 use super::selection::Selection;
@@ -53,6 +56,8 @@ pub enum Message {
     Prepared { task: TaskId, prepared: Prepared },
     /// A task of expressions was evaluated.
     Evaluated { task: TaskId, outcomes: Outcomes },
+    /// The files of some items of a task are in their places.
+    Settled { task: TaskId, outcomes: Outcomes, made: Vec<PathBuf> },
     /// Durable now.
     Committed(Vec<Receipt>),
     /// bpp-flow cannot go on.
@@ -155,6 +160,17 @@ struct InFlight {
     /// Positions in the pending items, of the task's.
     ready: Vec<u32>,
     started: bool,
+    files: Files,
+}
+
+/// The files of a task's items.
+#[derive(Default)]
+struct Files {
+    /// Those of items that have not ended, by their positions in the task.
+    staged: HashMap<u32, Staged>,
+    /// How many parts are being settled, and what the executor has left of the task, once it has said so.
+    settling: usize,
+    end: Option<Vec<u32>>,
 }
 
 /// The state of a run.
@@ -315,9 +331,10 @@ impl<'a> Dispatcher<'a> {
                 self.take_arrivals(stage);
             }
             Message::Prepared { task, prepared } => self.prepared(task, prepared),
+            Message::Settled { task, outcomes, made } => self.settled_files(task, outcomes, made),
             Message::Evaluated { task, outcomes } => {
                 self.started(task);
-                self.part(task, outcomes);
+                self.part(task, outcomes, Vec::new());
                 self.task_end(task, &[]);
             }
             Message::Committed(receipts) => {
@@ -337,9 +354,9 @@ impl<'a> Dispatcher<'a> {
             Report::Started { task } => self.started(task),
             Report::Part { task, outcomes } => {
                 self.hear_of_broken_rows(task);
-                self.part(task, outcomes);
+                self.part_ended(task, outcomes);
             }
-            Report::End { task, unfinished } => self.task_end(task, &unfinished),
+            Report::End { task, unfinished } => self.executor_ended(task, unfinished),
             Report::Broken { stage, message, .. } => self.break_off(EngineError::Broken { stage, message }),
         }
     }

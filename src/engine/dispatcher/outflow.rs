@@ -1,9 +1,11 @@
 //! Work on its way out, and what comes back of it: chunks to executors, outcomes to the writer.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Dispatcher, InFlight, Message, Mode};
+use super::files::discard;
+use super::{Dispatcher, Files, InFlight, Message, Mode};
 use crate::data::{Failure, Table, Usage};
 use crate::engine::EngineError;
 use crate::engine::events::{Event, ItemStatus};
@@ -77,7 +79,8 @@ impl Dispatcher<'_> {
         let pending = Arc::new(pending);
         let inside = run.planned.runs_inside();
         let ready = if inside { (0..pending.len() as u32).collect() } else { Vec::new() };
-        self.tasks.insert(task, InFlight { stage, pending: pending.clone(), ready, started: false });
+        self.tasks
+            .insert(task, InFlight { stage, pending: pending.clone(), ready, started: false, files: Files::default() });
         *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) += 1;
         let Some(preparer) = run.preparer.clone() else { return };
         let inbox = self.lines.to_inbox.clone();
@@ -103,10 +106,11 @@ impl Dispatcher<'_> {
             self.started(task);
             let usage = vec![Usage::default(); prepared.failed.len()];
             let (none, failed) = (Table::empty(0), prepared.failed);
-            self.part(task, Outcomes { done: Vec::new(), counts: None, added: none, failed, usage });
+            self.part(task, Outcomes { done: Vec::new(), counts: None, added: none, failed, usage }, Vec::new());
         }
         let Some(inflight) = self.tasks.get_mut(&task) else { return };
         inflight.ready = prepared.ready;
+        inflight.files.staged = (0..).zip(prepared.staged).collect();
         let Some(input) = prepared.input else { return self.task_end(task, &[]) };
         let run = &self.stages[stage];
         if let Some(message) = missing_program(&run.planned, &input) {
@@ -130,7 +134,8 @@ impl Dispatcher<'_> {
         counts.due -= items;
     }
 
-    pub(super) fn part(&mut self, task: TaskId, outcomes: Outcomes) {
+    /// Takes outcomes; `made` are files that are to be durable with them.
+    pub(super) fn part(&mut self, task: TaskId, outcomes: Outcomes, made: Vec<PathBuf>) {
         self.clear_suspicion(task);
         let Some(inflight) = self.tasks.get(&task) else { return };
         let (stage, pending) = (inflight.stage, inflight.pending.clone());
@@ -161,7 +166,7 @@ impl Dispatcher<'_> {
         }
         run.uncommitted += (done.len() + failed.len()) as u64;
         let forwards = !self.open_consumers(Input::Stage(stage)).is_empty();
-        let ended = Ended { pending, done, counts: outcomes.counts, added: outcomes.added, failed, usage };
+        let ended = Ended { pending, done, counts: outcomes.counts, added: outcomes.added, failed, usage, made };
         self.commit(stage, ended, forwards);
     }
 
@@ -190,12 +195,14 @@ impl Dispatcher<'_> {
             let permit = Some(budget.overdraw(encoded.bytes()));
             let write =
                 Write::Segment { stage: planned.name.clone(), version: planned.version, segment: encoded, again };
-            let _ = writer.send(Entry { write, receipt: Some(receipt), permit });
+            let made = std::mem::take(&mut ended.made);
+            let _ = writer.send(Entry { write, receipt: Some(receipt), permit, made });
         });
     }
 
     pub(super) fn task_end(&mut self, task: TaskId, unfinished: &[u32]) {
-        let Some(inflight) = self.tasks.remove(&task) else { return };
+        let Some(mut inflight) = self.tasks.remove(&task) else { return };
+        discard(inflight.files.staged.drain().map(|(_, staged)| staged).collect());
         let run = &mut self.stages[inflight.stage];
         let inside = run.planned.runs_inside();
         *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) -= 1;
@@ -292,6 +299,7 @@ pub(super) struct Ended {
     pub(super) added: Table,
     pub(super) failed: Vec<(u32, Failure, Usage)>,
     pub(super) usage: Vec<Usage>,
+    pub(super) made: Vec<PathBuf>,
 }
 
 impl Ended {

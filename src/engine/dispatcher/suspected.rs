@@ -49,8 +49,15 @@ impl Dispatcher<'_> {
         run.uncommitted += count;
         let failed = (0..items.len() as u32).map(|i| (i, condemned(), Usage::default())).collect();
         let pending = Arc::new(items);
-        let ended =
-            Ended { pending, done: Vec::new(), counts: None, added: Table::empty(0), failed, usage: Vec::new() };
+        let ended = Ended {
+            pending,
+            done: Vec::new(),
+            counts: None,
+            added: Table::empty(0),
+            failed,
+            usage: Vec::new(),
+            made: Vec::new(),
+        };
         self.commit(stage, ended, false);
     }
 

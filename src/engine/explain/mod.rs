@@ -18,9 +18,10 @@ use super::api::{Flow, RunOptions};
 use super::books::{Settled, sources_unchanged};
 use super::events::{DueItems, PlanReport, StagePlan};
 use super::groups::{self, Grouping, Groups};
+use super::made;
 use super::replay::{Replay, Sources};
 use super::resolve::{Resolved, with_input_number};
-use super::run::{compile, selected_stages};
+use super::run::{compile, remember, selected_stages};
 use super::selection::Selection;
 use crate::data::{Batch, Table};
 use crate::plan::Plan;
@@ -47,6 +48,7 @@ pub struct Wanted {
 pub fn plan(flow: &Flow, options: &RunOptions, wanted: &Wanted) -> Result<PlanReport, EngineError> {
     let plan = Arc::new(compile(flow, options, "plan")?);
     let store = Store::read(&flow.state_dir)?;
+    store.iter().try_for_each(|store| remember(&plan, store))?;
     survey(&plan, store.as_ref(), options, wanted)
 }
 
@@ -147,7 +149,7 @@ impl<'a> Survey<'a> {
                 None => return Ok(false),
             }
         }
-        self.unchanged = sources_unchanged(&replay, &self.selected)?;
+        self.unchanged = sources_unchanged(&replay, &self.selected)? && made::all_stand(&replay, &self.selected)?;
         if self.unchanged {
             for (index, settled) in known {
                 let report = &mut self.stages[index].report;

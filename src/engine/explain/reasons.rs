@@ -37,6 +37,8 @@ impl Reason {
             Due::Lost => Some(Reason::plain("lost")),
             Due::LimitChanged => Some(Reason::plain("limit_changed")),
             Due::Fresh => Some(Reason::plain("fresh")),
+            Due::FileMissing => Some(Reason::plain("file_missing")),
+            Due::FileChanged => Some(Reason::plain("file_changed")),
         }
     }
 }

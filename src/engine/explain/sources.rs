@@ -7,6 +7,7 @@ use crate::data::{Batch, source};
 use crate::engine::EngineError;
 use crate::engine::books::Settled;
 use crate::engine::feed::{self, cannot_be_read_twice};
+use crate::engine::made;
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
 use crate::store::model::RosterBatch;
@@ -150,6 +151,7 @@ fn depends_on_rows_alone(stage: &PlannedStage) -> bool {
         && stage.inputs.len() == 1
         && !stage.is_gated()
         && !stage.sees_index
+        && !made::makes_files(stage)
         && !stage.settings.deps.iter().any(|template| template.names().per_item())
 }
 

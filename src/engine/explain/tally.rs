@@ -50,6 +50,8 @@ impl Tally {
             policy: Arc::new(policy(options)),
             params: Arc::new(plan.params().to_vec()),
             keeps_hits: wanted.follow.is_some(),
+            digests: plan.reading.0.digests.clone(),
+            workshop: None,
         };
         Ok(Tally {
             numbers: store.map(|s| Numbers::of(s, &planned.name)).transpose()?.unwrap_or_default(),

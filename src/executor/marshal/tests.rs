@@ -118,7 +118,7 @@ fn rows_leave_out_absent_cells_and_name_those_with_times() {
 
 #[test]
 fn file_and_aside_arrive_plain() {
-    let file = Value::File { path: "a/b.csv".into(), digest: [7; 32] };
+    let file = Value::File { path: "a/b.csv".into(), digest: [7; 32], size: None };
     assert_eq!(read(&written(&file)), Ok(Value::Text("a/b.csv".into())));
     assert_eq!(read(&written(&Value::Aside(Box::new(Value::Int(5))))), Ok(Value::Int(5)));
 }

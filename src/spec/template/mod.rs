@@ -41,6 +41,8 @@ pub struct Scope<'a> {
     pub group: Option<(&'a Table, usize)>,
     /// (id, name) of the run.
     pub run: Option<(&'a str, &'a str)>,
+    /// The files that the item makes: names and paths.
+    pub files: &'a [(String, String)],
 }
 
 /// A value could not be rendered; says which name and why.

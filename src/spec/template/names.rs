@@ -29,12 +29,14 @@ pub struct Names {
     pub params: Vec<String>,
     /// `params` as a whole.
     pub whole_params: bool,
+    /// Names under `files.`, sorted.
+    pub files: Vec<String>,
 }
 
 impl Names {
-    /// Whether the value differs from item to item (item, key, index or group).
+    /// Whether the value differs from item to item (item, key, index, group or files).
     pub fn per_item(&self) -> bool {
-        self.whole_item || !self.columns.is_empty() || self.key || self.index || self.group
+        self.whole_item || !self.columns.is_empty() || self.key || self.index || self.group || !self.files.is_empty()
     }
 
     /// Adds what `other` names.
@@ -42,6 +44,7 @@ impl Names {
         other.columns.iter().for_each(|n| add(&mut self.columns, n));
         other.env.iter().for_each(|n| add(&mut self.env, n));
         other.params.iter().for_each(|n| add(&mut self.params, n));
+        other.files.iter().for_each(|n| add(&mut self.files, n));
         self.whole_item |= other.whole_item;
         self.whole_params |= other.whole_params;
         self.key |= other.key;
@@ -161,7 +164,8 @@ impl Found {
                 (Root::Index, _) => names.index = true,
                 (Root::Group, _) => names.group = true,
                 (Root::Run, _) => names.run = true,
-                (Root::Env, None) | (Root::Files, _) => {}
+                (Root::Files, Some(name)) => add(&mut names.files, name),
+                (Root::Env | Root::Files, None) => {}
             }
         }
         (names, self.references)
@@ -259,7 +263,7 @@ impl Found {
                 let message = format!("`{}` has no parts", root.name());
                 return Err(error(message, format!("write `{}` alone", root.name()), at));
             }
-            (Root::Files, _) => return Err(error("`files` is not yet supported", "write the path out", at)),
+            (Root::Files, None) => return Err(error("`files` needs a name", "write `files.NAME`", at)),
             _ => {}
         }
         self.references.push(Reference { root, name: name.map(str::to_string), at });

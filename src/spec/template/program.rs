@@ -271,7 +271,12 @@ impl<'a> Row<'a> {
                 let (id, run_name) = self.scope.run.ok_or_else(missing)?;
                 Some(Value::Text(if name == Some("id") { id } else { run_name }.to_string()))
             }
-            Root::Files => None,
+            Root::Files => self
+                .scope
+                .files
+                .iter()
+                .find(|(n, _)| Some(n.as_str()) == name)
+                .map(|(_, path)| Value::Text(path.clone())),
         };
         found.ok_or_else(|| self.not_defined(root, name.unwrap_or_default()))
     }
@@ -316,6 +321,10 @@ impl<'a> Row<'a> {
         }
         if names.index {
             entries.push(("index", to_jinja(&self.lookup(Root::Index, None)?)));
+        }
+        if !names.files.is_empty() {
+            let files = self.scope.files.iter().map(|(name, path)| (name.as_str(), Jinja::from(path.as_str())));
+            entries.push(("files", Jinja::from_pairs(files)));
         }
         if names.run {
             let (id, name) = self.scope.run.ok_or_else(|| RenderError("`run` is not defined here".into()))?;

@@ -13,7 +13,7 @@ fn row() -> Table {
         ("name".to_string(), Value::Text("a b".into())),
         ("big".to_string(), Value::BigInt("1".repeat(60))),
         ("when".to_string(), Value::Time(TimeKind::Date, "2024-02-03".into())),
-        ("path".to_string(), Value::File { path: "d/x.csv".into(), digest: [7; 32] }),
+        ("path".to_string(), Value::File { path: "d/x.csv".into(), digest: [7; 32], size: None }),
         ("bytes".to_string(), Value::Bytes(vec![0, 255])),
         ("nan".to_string(), Value::Float(f64::NAN)),
         ("none".to_string(), Value::Null),
@@ -27,6 +27,7 @@ fn with_scope<T>(run: impl FnOnce(&Scope) -> T) -> T {
     let params = [("n".to_string(), Value::Int(3)), ("names".to_string(), Value::List(vec![Value::Text("x".into())]))];
     let env = |name: &str| (name == "HOME").then(|| "/root".to_string());
     run(&Scope {
+        files: &[],
         params: &params,
         env: Some(&env),
         item: Some((&table, 0)),
@@ -159,7 +160,7 @@ fn what_can_never_work_is_told_when_parsed() {
         ("item.x.upper()", "values have no methods such as `.upper()`", "value | upper"),
         ("env", "`env` needs a name", "env.HOME"),
         ("run.nme", "`run.nme` is not defined", "run.name"),
-        ("files.x", "`files` is not yet supported", ""),
+        ("files", "`files` needs a name", ""),
         ("item.x | raw", "`raw` belongs in `shell` only", "drop"),
         ("item.x +", "not a valid expression", ""),
         ("{{ item.x }}", "an expression stands without {{ }}", "drop"),

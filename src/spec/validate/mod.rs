@@ -4,6 +4,7 @@
 //! what depends on it says nothing more.
 
 mod backends;
+mod files;
 mod graph;
 mod outputs;
 mod references;

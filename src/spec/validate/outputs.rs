@@ -60,8 +60,11 @@ impl<'a> Builder<'a> {
     fn output(&mut self, stage: usize, node: &Node, paths: &mut HashMap<String, Span>) -> Option<Output> {
         let path_node = if node.entries().is_some() { node.get("path")? } else { node };
         let why = "an output is written once, not per item; `params`, `env` and `run` are known";
-        let path =
-            self.template(path_node, false, Place { what: "an output path", rows: Rows::None(why), run: true })?;
+        let path = self.template(
+            path_node,
+            false,
+            Place { what: "an output path", rows: Rows::None(why), run: true, files: None },
+        )?;
         let rendered = self.likely_path(&path);
         if rendered.is_empty() || rendered.ends_with('/') {
             self.mistake(path_node.span, "an output needs the path of a file", "write for example out/rows.parquet");
@@ -114,7 +117,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn is_false(node: &Node) -> bool {
+pub(super) fn is_false(node: &Node) -> bool {
     node.scalar().is_some_and(|scalar| scalar.value == Value::Bool(false))
 }
 
@@ -125,7 +128,7 @@ pub fn leads_outside(at: Span, place: &Path) -> Diagnostic {
 }
 
 /// Where a path leads that is not in `dir`.
-fn outside(dir: &Path, path: &Path) -> Option<PathBuf> {
+pub(super) fn outside(dir: &Path, path: &Path) -> Option<PathBuf> {
     let mut place = PathBuf::new();
     for part in dir.join(path).components() {
         match part {

@@ -16,6 +16,8 @@ pub(super) struct Place<'a> {
     pub rows: Rows<'a>,
     /// Whether `run` is known (`env`, `cwd`, output paths).
     pub run: bool,
+    /// The files that an item makes, where they are known (the action and `env`).
+    pub files: Option<&'a [String]>,
 }
 
 /// What a template knows of rows.
@@ -82,7 +84,8 @@ impl Builder<'_> {
             let name = reference.name.as_deref();
             match reference.root {
                 Root::Params => self.param(name, at),
-                Root::Env | Root::Files => {}
+                Root::Env => {}
+                Root::Files => self.file(name.unwrap_or_default(), at, place),
                 Root::Run if place.run => {}
                 Root::Run => {
                     let help = "it is known in `env`, `cwd` and output paths only: results do not depend on the run";
@@ -106,6 +109,22 @@ impl Builder<'_> {
             None => format!("there are {}", names.join(", ")),
         };
         self.mistake(at, format!("`params.{name}` is not defined"), help);
+    }
+
+    fn file(&mut self, name: &str, at: Span, place: Place) {
+        let Some(files) = place.files else {
+            let help = "the files that an item makes are known in its action and in `env` only";
+            return self.mistake(at, "`files` is not known here", help);
+        };
+        if files.iter().any(|file| file == name) {
+            return;
+        }
+        let help = match nearest(name, files.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `files.{near}`?"),
+            None if files.is_empty() => format!("declare it: `files: {{{name}: \"out/{{{{ key }}}}\"}}`"),
+            None => format!("there are {}", files.join(", ")),
+        };
+        self.mistake(at, format!("`files.{name}` is not defined"), help);
     }
 
     fn row(&mut self, root: Root, name: Option<&str>, at: Span, place: Place) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::outputs::is_false;
 use super::references::{Place, Rows};
 use super::{Builder, text_of};
 use crate::data::{FailureKind, Value, bytes_in_words};
@@ -58,12 +59,14 @@ impl Builder<'_> {
             version: from.get("version").and_then(text_of),
             deps: deps?,
             interpreter: from.get("interpreter").filter(|_| python).and_then(text_of),
+            files: Vec::new(),
+            verify_files: from.get("verify_files").is_some_and(|node| !is_false(node)),
         })
     }
 
     fn init(&mut self, node: &Node, what: &str) -> Option<Init> {
         let why = "`init` runs once in every worker, before any item; only `params` and `env` are known";
-        let place = Place { what, rows: Rows::None(why), run: false };
+        let place = Place { what, rows: Rows::None(why), run: false, files: None };
         let args = self.arguments(node.get("args"), place);
         let (module, function) = units::function(node.get("python")?.text()?).ok()?;
         Some(Init { module, function, args: args? })
@@ -98,7 +101,7 @@ impl Builder<'_> {
         let Some(node) = from.get("cwd") else {
             return Some(None);
         };
-        let template = self.template(node, false, Place { run: true, ..place })?;
+        let template = self.template(node, false, Place { run: true, files: None, ..place })?;
         if action == "python" && template.names().per_item() {
             let help = "a Python process serves many items: pass the folder in `args`";
             self.mistake(node.span, "the `cwd` of a python stage cannot differ from item to item", help);
@@ -110,6 +113,7 @@ impl Builder<'_> {
     fn deps(&mut self, from: &Choices, place: Place) -> Option<Vec<Template>> {
         let node = from.get("deps");
         let elements = node.map(|n| n.elements().unwrap_or(std::slice::from_ref(n))).unwrap_or_default();
+        let place = Place { files: None, ..place };
         let deps: Vec<_> = elements.iter().map(|n| self.template(n, false, place)).collect();
         deps.into_iter().collect()
     }

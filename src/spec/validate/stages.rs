@@ -8,7 +8,7 @@ use crate::data::Value;
 use crate::diagnostic::Diagnostic;
 use crate::spec::grammar::{ACTIONS, Key, STAGE, Shape, VERBS};
 use crate::spec::model::{
-    Action, Call, ChunkFormat, CommandAction, CommandLine, Input, PythonAction, Source, Stage, Stdout, Verb,
+    Action, Call, ChunkFormat, CommandAction, CommandLine, Input, PythonAction, Settings, Source, Stage, Stdout, Verb,
 };
 use crate::spec::nearest::nearest;
 use crate::spec::shape::meant_key;
@@ -70,9 +70,14 @@ impl<'a> Builder<'a> {
             Verb::Reduce { .. } => Rows::Group(&group),
             Verb::Once => Rows::None("a stage without a verb runs once, without rows: give it `map: INPUT`"),
         };
-        let place = Place { what: &what, rows, run: false };
+        let choices = Choices::new(self.root.get("defaults"), node);
+        let makes = choices.files(action_key.key_text(), &verb);
+        let names: Vec<String> =
+            makes.and_then(Node::entries).unwrap_or_default().iter().map(|(k, _)| k.key_text().to_string()).collect();
+        let place = Place { what: &what, rows, run: false, files: Some(&names) };
+        let files = self.files(makes, node, columns.as_deref(), place);
         let action = self.action(action_key, action_node, node, &verb, place);
-        let settings = self.settings(&Choices::new(self.root.get("defaults"), node), action_key.key_text(), place);
+        let settings = self.settings(&choices, action_key.key_text(), place);
         let keep = match node.get("keep") {
             Some(columns) => Some(self.distinct(columns, "`keep`")?),
             None => None,
@@ -81,7 +86,8 @@ impl<'a> Builder<'a> {
             (Verb::Once, _) => Vec::new(),
             (_, inputs) => inputs?,
         };
-        let (action, settings, after) = (action?, settings?, after?);
+        let (action, after) = (action?, after?);
+        let settings = Settings { files: files?, ..settings? };
         fits.then(|| Stage {
             name: name.to_string(),
             verb,
@@ -215,6 +221,7 @@ impl<'a> Builder<'a> {
                 self.mistake(key.span, format!("`{option}` belongs to `python`, and {what} has `{action}`"), "drop it");
             }
         }
+        self.files_fit(node, action, verb, what);
         if let Some((key, _)) = node.entry("use").filter(|_| matches!(verb, Verb::Once)) {
             self.mistake(
                 key.span,

@@ -1,8 +1,8 @@
 //! Parameter sweeps: what their columns take on, and that no two wait for each other.
 
+use super::Builder;
 use super::references::{Place, Rows};
 use super::sources::columns_of;
-use super::{Builder, plain_value};
 use crate::diagnostic::Diagnostic;
 use crate::spec::model::{Reader, Source, Sweep, SweepFilter, SweepValues};
 use crate::spec::template::{Root, Scope};
@@ -31,7 +31,7 @@ impl<'a> Builder<'a> {
 
     fn sweep_values(&mut self, node: &Node) -> Option<SweepValues> {
         match &node.kind {
-            yaml::Kind::List(elements) => Some(SweepValues::Listed(elements.iter().map(plain_value).collect())),
+            yaml::Kind::List(elements) => Some(SweepValues::Listed(elements.iter().map(Node::as_value).collect())),
             yaml::Kind::Map(_) => {
                 let (start, stop, step) = self.range(node.get("range")?)?;
                 Some(SweepValues::Range { start, stop, step })
@@ -71,7 +71,7 @@ impl<'a> Builder<'a> {
 
     fn sweep_filter(&mut self, node: &Node, columns: &[String]) -> Option<SweepFilter> {
         let rows = Rows::Item { columns: Some(columns), uses: None };
-        let condition = self.expression(node, Place { what: "a sweep", rows, run: false })?;
+        let condition = self.expression(node, Place { what: "a sweep", rows, run: false, files: None })?;
         for reference in condition.references().iter().filter(|r| matches!(r.root, Root::Key | Root::Index)) {
             let at = node.span_of(self.text, reference.at.clone());
             let help = "it sees the columns of a combination, as `item.NAME`";
