@@ -58,6 +58,7 @@ fn compile(workflow: Workflow) {
             run: ("1", "fuzz"),
             backend: None,
             secrets: &Arc::default(),
+            digests: &Arc::default(),
         };
         let _ = Plan::compile(Arc::new(workflow), &around);
     }

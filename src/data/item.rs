@@ -18,6 +18,11 @@ impl Hash {
         Hash::from(&blake3::hash(bytes))
     }
 
+    /// The same of what has that blake3.
+    pub fn of_digest(digest: &[u8; 32]) -> Hash {
+        Hash(digest[..16].try_into().expect("sixteen of thirty-two"))
+    }
+
     /// The hash of a sequence of parts; where one ends counts.
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Hash {
         let mut hasher = blake3::Hasher::new();

@@ -33,6 +33,8 @@ fn open(flow: &Flow) -> Result<Replay, EngineError> {
         versions.push(last.unwrap_or(stage.version));
     }
     replay.versions = Arc::new(versions);
+    // What was made is shown, whatever became of it since.
+    replay.checks_files = false;
     Ok(replay)
 }
 

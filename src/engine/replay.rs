@@ -37,6 +37,8 @@ pub struct Replay {
     pub plan: Arc<Plan>,
     pub store: Store,
     pub sources: Sources,
+    /// Whether the files that results tell of must still be there for them to hold.
+    pub checks_files: bool,
     /// A version to look at instead of the plan's, by stage.
     pub versions: Arc<Vec<Hash>>,
 }
@@ -48,7 +50,7 @@ impl Replay {
     /// Replays at the plan's own versions.
     pub fn new(plan: Arc<Plan>, store: Store, sources: Sources) -> Replay {
         let versions = plan.stages.iter().map(|stage| stage.version).collect();
-        Replay { plan, store, sources, versions: Arc::new(versions) }
+        Replay { plan, store, sources, checks_files: true, versions: Arc::new(versions) }
     }
 
     /// Calls `sink` with the rows of `input`, in order, until it breaks.
@@ -142,6 +144,7 @@ impl Replay {
             params,
             keeps_hits: false,
             digests: self.plan.reading.0.digests.clone(),
+            checks_files: self.checks_files,
             workshop: None,
         })
     }

@@ -15,7 +15,7 @@ use super::events::{Event, RunState, RunSummary};
 use super::explain::{Wanted, survey};
 use super::feed::{self, SourceFeed};
 use super::groups::GroupRows;
-use super::made::Workshop;
+use super::made::{self, Workshop};
 use super::prepare::{Preparer, RowsOf};
 use super::replay::{self, Replay, Sources};
 use super::resolve::{Policy, Resolver};
@@ -23,6 +23,7 @@ use super::selection::Selection;
 use super::stage::{Arrival, StageRun};
 use super::suspects::{Marks, Suspects};
 use super::writer::{self, Entry};
+use crate::data::source::{Digests, KeptDigests};
 use crate::data::{Batch, Secrets, Value};
 use crate::executor::{Executor, LocalExecutor, forget_in_hand};
 use crate::plan::{Plan, Surroundings};
@@ -48,9 +49,10 @@ pub fn run(
     let plan = Arc::new(compile(flow, options, &id)?);
     let selected = selected_stages(&plan, options.stage.as_deref())?;
     let open = OpenOptions { on_network_fs: options.on_network_fs, command: &plan.secrets.hide(&options.command) };
+    forget_reader(&plan);
     let store = Store::open(&flow.state_dir, &open)?;
     remember(&plan, &store)?;
-    let workshop = Workshop::open(&plan, &selected, &flow.state_dir, &id).map_err(EngineError::Journal)?;
+    made::sweep(&flow.state_dir, &flow.workflow.dir).map_err(EngineError::Journal)?;
     let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
     let mut books = Books::new(id, flow, options, &replay, &selected, started);
     if let Some(ticket) = &options.ticket {
@@ -62,8 +64,7 @@ pub fn run(
         forget_in_hand(&flow.state_dir);
         return books.close_unchanged(&replay, &events);
     }
-    let work = (&replay, workshop);
-    let (ended, stages) = dispatch(flow, options, work, &selected, &mut books, events.clone(), signals)?;
+    let (ended, stages) = dispatch(flow, options, &replay, &selected, &mut books, events.clone(), signals)?;
     books.close(&replay, &stages, ended, &events)
 }
 
@@ -79,9 +80,24 @@ pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, Eng
         workers: if options.debug { Some(1) } else { options.workers },
         run: (run, &flow.workflow.name),
         secrets: &Arc::new(secrets(&flow.workflow)),
+        digests: &Arc::new(kept_digests(flow)),
         backend: options.debug.then_some(Backend::Serial),
     };
     Ok(Plan::compile(Arc::new(flow.workflow.clone()), &surroundings)?)
+}
+
+/// What is known of files' contents; looked up in the store, if anything is looked for before it is opened.
+fn kept_digests(flow: &Flow) -> Digests {
+    let dir = flow.state_dir.clone();
+    Digests::kept_by(move || {
+        let store = Store::read(&dir).ok()??;
+        Some(Arc::new(store.digests().ok()?) as Arc<dyn KeptDigests>)
+    })
+}
+
+/// Closes a store that was opened to look digests up.
+fn forget_reader(plan: &Plan) {
+    plan.reading.0.digests.iter().for_each(|digests| digests.attach(None));
 }
 
 /// Lets the digests of files be looked up in the store.
@@ -90,7 +106,7 @@ pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, Eng
 /// When the store cannot be read.
 pub fn remember(plan: &Plan, store: &Store) -> Result<(), EngineError> {
     if let Some(digests) = &plan.reading.0.digests {
-        digests.attach(Arc::new(store.digests()?));
+        digests.attach(Some(Arc::new(store.digests()?)));
     }
     Ok(())
 }
@@ -146,13 +162,14 @@ pub fn stage_named(plan: &Plan, name: &str) -> Result<usize, EngineError> {
 fn dispatch(
     flow: &Flow,
     options: &RunOptions,
-    (replay, workshop): (&Replay, Option<Arc<Workshop>>),
+    replay: &Replay,
     selected: &[bool],
     books: &mut Books,
     events: Sender<Event>,
     signals: Receiver<Signal>,
 ) -> Result<(Option<End>, Vec<StageRun>), EngineError> {
     let suspects = Suspects::take_over(&replay.store, &flow.state_dir)?;
+    let workshop = Workshop::open(&replay.plan, selected, &flow.state_dir, books.id()).map_err(EngineError::Journal)?;
     let (to_inbox, inbox) = unbounded();
     let (to_reports, reports) = unbounded();
     let (to_writer, entries) = unbounded();
@@ -316,6 +333,7 @@ impl Helpers for Crew {
             params: self.params.clone(),
             keeps_hits: false,
             digests: self.plan.reading.0.digests.clone(),
+            checks_files: true,
             workshop: self.workshop.clone(),
         }));
         stage.preparer = Some(self.preparer(stage, None));

@@ -52,7 +52,7 @@ fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surr
     source::Surroundings {
         dir: workflow.dir.clone(),
         excluded: Arc::new(outputs.map(|path| workflow.dir.join(path)).collect()),
-        digests: Some(Arc::new(source::Digests::default())),
+        digests: Some(surroundings.digests.clone()),
         sources: workflow.sources.clone().into(),
     }
 }

@@ -129,6 +129,8 @@ pub struct Surroundings<'a> {
     pub backend: Option<crate::spec::model::Backend>,
     /// What must not be shown or kept.
     pub secrets: &'a Arc<Secrets>,
+    /// What is known of files' contents.
+    pub digests: &'a Arc<source::Digests>,
 }
 
 /// The workflow cannot be planned here.

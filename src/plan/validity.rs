@@ -127,9 +127,10 @@ impl Compiler<'_> {
         for template in self.stage.settings.deps.iter().filter(|t| !t.names().per_item()) {
             let pattern = self.text("deps", template)?;
             for path in self.matching(&pattern)? {
-                let bytes = std::fs::read(&path).map_err(|source| self.unreadable(&path, source))?;
+                let digest = source::file_digest(&path, Some(self.surroundings.digests));
+                let (_, digest) = digest.map_err(|source| self.unreadable(&path, source))?;
                 let shown = path.strip_prefix(&self.workflow.dir).unwrap_or(&path).display();
-                parts.add(format!("deps:{shown}"), Hash::of(&bytes).to_string());
+                parts.add(format!("deps:{shown}"), Hash::of_digest(&digest).to_string());
             }
         }
         Ok(())

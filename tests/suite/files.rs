@@ -188,6 +188,8 @@ fn what_follows_is_done_while_the_content_is_the_same() {
     assert_eq!(env.column("shows", "stdout"), ["text of a", "text of one"]);
     assert_eq!(env.read("sums.txt").trim(), "2");
     fs::remove_file(env.path("out/a.txt")).unwrap();
+    assert_eq!(env.column("work", "x"), ["out/a.txt", "out/b.txt"], "what was made is shown");
+    assert_eq!(env.column("reads", "value").len(), 2);
     env.clear_log("read");
     let summary = env.run_json(&[], 0);
     let ran = |name: &str| number(&stage_of(&summary, name)["ran"]);
@@ -438,4 +440,57 @@ fn the_sources_files_are_not_read_again() {
     assert_eq!(number(&env.plan_of("work")["due"]), 1);
     fs::remove_file(env.path("in/b")).unwrap();
     assert_eq!(number(&env.plan_of("work")["total"]), 1);
+}
+
+/// Kills runs at random moments: what counts as done has its file, whole; nothing else is left.
+#[test]
+fn killed_at_any_moment() {
+    let module = r#"
+import os
+import random
+import time
+
+def make(row, x, y):
+    with open(y, "w") as file:
+        file.write("y" * row["value"])
+    with open(x, "w") as file:
+        for _ in range(20):
+            file.write("%d " % row["value"])
+            file.flush()
+        time.sleep(random.random() / 50)
+"#;
+    let pipeline = r#"
+sources: { s: { range: { stop: 150 } } }
+stages:
+  work:
+    map: s
+    python: f:make
+    files: { x: "out/{{ item.value % 3 }}/x{{ key }}", y: "out/y{{ key }}" }
+"#;
+    let env = TestEnv::with(pipeline, module);
+    let mut random = crate::random::Random(7);
+    let mut done = 0;
+    for _ in 0..5 {
+        let mut running = env.spawn(&["run"]);
+        let more = out(&env).len() + 1 + random.below(30) as usize;
+        until("there are more", || out(&env).len() >= more || running.ended());
+        if running.ended() {
+            break;
+        }
+        running.kill9();
+        env.assert_nothing_runs();
+        let rows = if env.path(".bpp-flow/pipeline/store.redb").exists() { env.rows("work") } else { Vec::new() };
+        assert!(rows.len() >= done, "{} after {done}", rows.len());
+        done = rows.len();
+        for row in rows {
+            let value = row["value"].as_u64().expect("a number") as usize;
+            assert_eq!(env.read(&text(&row["x"])), format!("{value} ").repeat(20));
+            assert_eq!(env.read(&text(&row["y"])).len(), value);
+        }
+    }
+    env.run(&["run"]).exits(0);
+    assert_eq!(env.rows("work").len(), 150);
+    nothing_is_due(&env);
+    let listed = env.bash("find out -type f | wc -l; find out -name '.*' | wc -l").exits(0);
+    assert_eq!(listed.stdout.split_whitespace().collect::<Vec<_>>(), ["300", "0"]);
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 /// What a file looks like from outside: as long as this is the same, its content is taken to be.
@@ -47,27 +47,59 @@ pub trait KeptDigests: Send + Sync {
     fn find(&self, path: &Path) -> Option<(Known, bool)>;
 }
 
+/// Where digests are kept, once it is asked.
+type Opener = Box<dyn FnOnce() -> Option<Arc<dyn KeptDigests>> + Send + Sync>;
+
 /// The digests of files as they were last read. What a file has now counts only while its stamp is the same.
 #[derive(Default)]
 pub struct Digests {
-    kept: OnceLock<Arc<dyn KeptDigests>>,
+    kept: RwLock<Kept>,
     /// Not kept yet.
     learnt: Mutex<HashMap<PathBuf, Known>>,
 }
 
+#[derive(Default)]
+enum Kept {
+    #[default]
+    Nowhere,
+    /// Not asked for yet.
+    Somewhere(Opener),
+    Here(Arc<dyn KeptDigests>),
+}
+
 impl Digests {
-    /// From now on asks `kept` for what it does not know itself.
-    pub fn attach(&self, kept: Arc<dyn KeptDigests>) {
-        let _ = self.kept.set(kept);
+    /// Those that are kept where `open` says, once one is looked for.
+    pub fn kept_by(open: impl FnOnce() -> Option<Arc<dyn KeptDigests>> + Send + Sync + 'static) -> Digests {
+        Digests { kept: RwLock::new(Kept::Somewhere(Box::new(open))), ..Digests::default() }
     }
 
-    /// What is remembered of the file at that path, if its stamp is still this one.
-    pub fn last(&self, path: &Path, stamp: &FileStamp) -> Option<Known> {
-        if let Some(known) = self.learnt().get(path) {
-            return Some(*known).filter(|known| known.stamp == *stamp);
+    /// From now on asks `kept` for what it does not know itself; `None`: nobody.
+    pub fn attach(&self, kept: Option<Arc<dyn KeptDigests>>) {
+        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = kept.map_or(Kept::Nowhere, Kept::Here);
+    }
+
+    fn kept(&self) -> Option<Arc<dyn KeptDigests>> {
+        match &*self.kept.read().unwrap_or_else(PoisonError::into_inner) {
+            Kept::Nowhere => return None,
+            Kept::Here(kept) => return Some(kept.clone()),
+            Kept::Somewhere(_) => {}
         }
-        let (known, repeat) = self.kept.get()?.find(path)?;
-        let known = Some(known).filter(|known| known.stamp == *stamp)?;
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        let found = match std::mem::take(&mut *kept) {
+            Kept::Nowhere => None,
+            Kept::Here(found) => Some(found),
+            Kept::Somewhere(open) => open(),
+        };
+        *kept = found.clone().map_or(Kept::Nowhere, Kept::Here);
+        found
+    }
+
+    /// What is remembered of the file at that path.
+    pub fn last(&self, path: &Path) -> Option<Known> {
+        if let Some(known) = self.learnt().get(path) {
+            return Some(*known);
+        }
+        let (known, repeat) = self.kept()?.find(path)?;
         if repeat {
             self.learnt().insert(path.to_path_buf(), known);
         }
@@ -76,7 +108,7 @@ impl Digests {
 
     /// The digest of the file as it was with this stamp, where that can be relied on.
     pub fn get(&self, path: &Path, stamp: &FileStamp) -> Option<[u8; 32]> {
-        self.last(path, stamp).filter(|known| !known.fresh).map(|known| known.digest)
+        self.last(path).filter(|known| known.stamp == *stamp && !known.fresh).map(|known| known.digest)
     }
 
     /// Remembers a digest.
@@ -136,9 +168,9 @@ mod tests {
         let known = Digests::default();
         let (stamp, digest) = file_digest(&path, Some(&known)).expect("readable");
         assert_eq!(digest, *blake3::hash(b"one").as_bytes());
-        assert_eq!(known.last(&path, &stamp), None, "changed a moment ago");
+        assert_eq!(known.last(&path), None, "changed a moment ago");
         known.put(&path, &stamp, [7; 32]);
-        assert_eq!(known.last(&path, &stamp).map(|k| k.digest), Some([7; 32]));
+        assert_eq!(known.last(&path).map(|k| k.digest), Some([7; 32]));
         assert_eq!(file_digest(&path, Some(&known)).expect("readable").1, digest, "still fresh");
         let old = SystemTime::now() - Duration::from_secs(60);
         File::open(&path).and_then(|file| file.set_modified(old)).expect("can be set back");

@@ -51,6 +51,7 @@ impl Tally {
             params: Arc::new(plan.params().to_vec()),
             keeps_hits: wanted.follow.is_some(),
             digests: plan.reading.0.digests.clone(),
+            checks_files: true,
             workshop: None,
         };
         Ok(Tally {

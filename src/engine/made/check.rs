@@ -69,7 +69,8 @@ pub fn flaws(
     done.iter().zip(found).filter_map(|((item, _), flaw)| Some((*item, flaw?))).collect()
 }
 
-/// What is wrong with one file: its size is looked at; its content where that is known without reading it, or wanted.
+/// What is wrong with one file. Its size is looked at; its content where that is known without reading it, where it is
+/// wanted, and where another file has taken its place since.
 fn flaw(path: &Path, digest: &[u8; 32], size: Option<u64>, verify: bool, digests: Option<&Digests>) -> Option<Flaw> {
     let stamp = match fs::metadata(path) {
         Ok(meta) if meta.is_file() => FileStamp::of(&meta),
@@ -78,11 +79,14 @@ fn flaw(path: &Path, digest: &[u8; 32], size: Option<u64>, verify: bool, digests
     if size.is_some_and(|size| size != stamp.size) {
         return Some(Flaw::Changed);
     }
-    let found = match verify {
-        true => file_digest(path, digests).ok().map(|(_, digest)| digest),
-        false => digests.and_then(|digests| digests.last(path, &stamp)).map(|known| known.digest),
+    let known = digests.and_then(|digests| digests.last(path));
+    let holds = match known {
+        Some(known) if !verify && known.stamp == stamp => known.digest == *digest,
+        Some(known) if !verify && known.stamp.inode == stamp.inode => true,
+        None if !verify => true,
+        _ => file_digest(path, digests).is_ok_and(|(_, found)| found == *digest),
     };
-    (found.is_some_and(|found| found != *digest) || (verify && found.is_none())).then_some(Flaw::Changed)
+    (!holds).then_some(Flaw::Changed)
 }
 
 /// Whether the files of all results of the selected stages stand.

@@ -12,7 +12,6 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::PREFIX;
@@ -28,14 +27,16 @@ pub struct Journal {
     dir: PathBuf,
     /// What the names of this run's folders begin with.
     prefix: String,
-    number: AtomicU64,
     state: Mutex<State>,
 }
 
 struct State {
     file: File,
+    /// Folders made.
+    number: u64,
     entries: usize,
     live: HashSet<PathBuf>,
+    closed: bool,
 }
 
 impl Journal {
@@ -43,22 +44,25 @@ impl Journal {
     pub fn create(state_dir: &Path, dir: &Path, prefix: &str) -> io::Result<Journal> {
         let path = state_dir.join(NAME);
         let file = begin(&path)?;
-        let state = Mutex::new(State { file, entries: 0, live: HashSet::new() });
-        Ok(Journal { path, dir: dir.to_path_buf(), prefix: prefix.to_string(), number: AtomicU64::new(0), state })
+        let state = Mutex::new(State { file, number: 0, entries: 0, live: HashSet::new(), closed: false });
+        Ok(Journal { path, dir: dir.to_path_buf(), prefix: prefix.to_string(), state })
     }
 
     /// Makes a new folder in `parent`, and `parent` where it is missing.
     pub fn make_folder(&self, parent: &Path) -> io::Result<PathBuf> {
-        let n = self.number.fetch_add(1, Ordering::Relaxed);
-        let folder = parent.join(format!("{}-{n}", self.prefix));
-        self.note(&folder)?;
+        let mut state = self.state();
+        if state.closed {
+            return Err(io::Error::other("the run is over"));
+        }
+        state.number += 1;
+        let folder = parent.join(format!("{}-{}", self.prefix, state.number));
+        self.note(&mut state, &folder)?;
         let made = fs::create_dir(&folder).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => fs::create_dir_all(parent).and_then(|()| fs::create_dir(&folder)),
             _ => Err(error),
         });
         if let Err(error) = made {
             // Not ours to remove, if it is there.
-            let mut state = self.state();
             state.live.remove(&folder);
             self.write_anew(&mut state)?;
             return Err(error);
@@ -74,20 +78,23 @@ impl Journal {
         }
     }
 
-    /// Removes all folders that are left, and the journal.
+    /// Removes all folders that are left, and the journal; no more are made.
     pub fn close(&self) {
-        let live: Vec<PathBuf> = self.state().live.iter().cloned().collect();
+        let live: Vec<PathBuf> = {
+            let mut state = self.state();
+            state.closed = true;
+            state.live.iter().cloned().collect()
+        };
         live.iter().for_each(|folder| self.remove_folder(folder));
         if self.state().live.is_empty() {
             let _ = fs::remove_file(&self.path);
         }
     }
 
-    fn note(&self, folder: &Path) -> io::Result<()> {
-        let mut state = self.state();
+    fn note(&self, state: &mut State, folder: &Path) -> io::Result<()> {
         state.live.insert(folder.to_path_buf());
         if state.entries >= MOST_ENTRIES && state.entries > 4 * state.live.len() {
-            return self.write_anew(&mut state);
+            return self.write_anew(state);
         }
         state.entries += 1;
         state.file.write_all(&self.entry(folder))
@@ -99,7 +106,7 @@ impl Journal {
         let entries: Vec<u8> = state.live.iter().flat_map(|folder| self.entry(folder)).collect();
         file.write_all(&entries)?;
         fs::rename(&new, &self.path)?;
-        *state = State { file, entries: state.live.len(), live: std::mem::take(&mut state.live) };
+        (state.file, state.entries) = (file, state.live.len());
         Ok(())
     }
 

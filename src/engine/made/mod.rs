@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use check::{Flaw, all_stand, flaws};
 pub use claims::Claims;
+pub use journal::sweep;
 pub use settle::settle;
 pub use staging::Staged;
 pub use sync::sync;
@@ -48,14 +49,12 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Removes what a killed run has left; a workshop, if any stage of `selected` makes files. The caller holds the run
-    /// lock.
+    /// A workshop, if any stage of `selected` makes files. What a killed run has left is swept.
     ///
     /// # Errors
-    /// When the journal cannot be read or written.
+    /// When the journal cannot be written.
     pub fn open(plan: &Plan, selected: &[bool], state_dir: &Path, run: &str) -> io::Result<Option<Arc<Workshop>>> {
         let dir = plan.workflow.dir.clone();
-        journal::sweep(state_dir, &dir)?;
         if !plan.stages.iter().any(|stage| selected[stage.index] && makes_files(stage)) {
             return Ok(None);
         }
