@@ -43,15 +43,18 @@ impl Store {
 }
 
 impl KeptDigests for Kept {
-    fn find(&self, path: &Path) -> Option<(Known, bool)> {
-        // A memory that cannot be read is none: the file is.
-        let row = self.store.reading(|transaction| {
-            let Some(digests) = table(transaction, DIGESTS)? else { return Ok(None) };
-            Ok(digests.get(key(path))?.map(|row| row.value()))
+    fn find(&self, paths: &[&Path]) -> Vec<Option<(Known, bool)>> {
+        let known = |(size, mtime_ns, inode, digest, fresh, epoch): Row| {
+            let stamp = FileStamp { size, mtime_ns: mtime_ns.into(), inode };
+            (Known { stamp, digest, fresh }, epoch + REPEATED_AFTER <= self.epoch)
+        };
+        let rows = self.store.reading(|transaction| {
+            let Some(digests) = table(transaction, DIGESTS)? else { return Ok(vec![None; paths.len()]) };
+            let row = |path: &&Path| Ok(digests.get(key(path))?.map(|row| known(row.value())));
+            paths.iter().map(row).collect::<Result<_, StoreError>>()
         });
-        let (size, mtime_ns, inode, digest, fresh, epoch) = row.ok()??;
-        let stamp = FileStamp { size, mtime_ns: mtime_ns.into(), inode };
-        Some((Known { stamp, digest, fresh }, epoch + REPEATED_AFTER <= self.epoch))
+        // A memory that cannot be read is none: the files are.
+        rows.unwrap_or_else(|_| vec![None; paths.len()])
     }
 }
 
@@ -65,10 +68,12 @@ impl Tables<'_> {
                 self.digests.retain(|_, row| row.5 + FORGOTTEN_AFTER > epoch)?;
             }
         }
-        for (path, Known { stamp, digest, fresh }) in learnt {
+        let mut learnt: Vec<([u8; 16], &Known)> = learnt.iter().map(|(path, known)| (key(path), known)).collect();
+        learnt.sort_unstable_by_key(|(key, _)| *key);
+        for (key, Known { stamp, digest, fresh }) in learnt {
             // A time beyond the year 2262 is no stamp to rely on.
             let Ok(mtime_ns) = i64::try_from(stamp.mtime_ns) else { continue };
-            self.digests.insert(key(path), (stamp.size, mtime_ns, stamp.inode, *digest, *fresh, epoch))?;
+            self.digests.insert(key, (stamp.size, mtime_ns, stamp.inode, *digest, *fresh, epoch))?;
         }
         Ok(())
     }
@@ -93,7 +98,7 @@ mod tests {
     }
 
     fn find(dir: &Path, n: u64) -> Option<(Known, bool)> {
-        Store::read(dir).unwrap().unwrap().digests().unwrap().find(Path::new(&format!("/{n}")))
+        Store::read(dir).unwrap().unwrap().digests().unwrap().find(&[Path::new(&format!("/{n}"))])[0]
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! What a source is, as one hash: its definition and all the bytes it would read.
 
-use rayon::prelude::*;
-
-use super::digest::file_digest;
+use super::digest::file_digests;
 use super::error::SourceError;
 use super::{Surroundings, files, glob};
 use crate::data::item::Hash;
@@ -35,8 +33,8 @@ pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>
             glob::find_files(&source.name, pattern, around)?.1.into_iter().map(|m| m.path).collect()
         }
     };
-    let digests: Vec<_> =
-        named.par_iter().map(|shown| file_digest(&around.dir.join(shown), around.digests.as_deref())).collect();
+    let paths: Vec<_> = named.iter().map(|shown| around.dir.join(shown)).collect();
+    let digests = file_digests(&paths, around.digests.as_deref());
     for (shown, digest) in named.iter().zip(digests) {
         hasher.update(&(shown.len() as u64).to_le_bytes());
         hasher.update(shown.as_bytes());

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use rayon::prelude::*;
+
 /// What a file looks like from outside: as long as this is the same, its content is taken to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileStamp {
@@ -43,8 +45,8 @@ pub struct Known {
 
 /// Keeps digests for longer than a process lives.
 pub trait KeptDigests: Send + Sync {
-    /// What is kept of the file at that path, and whether it is to be said again lest it be forgotten.
-    fn find(&self, path: &Path) -> Option<(Known, bool)>;
+    /// What is kept of the files at these paths, and whether it is to be said again lest it be forgotten.
+    fn find(&self, paths: &[&Path]) -> Vec<Option<(Known, bool)>>;
 }
 
 /// Where digests are kept, once it is asked.
@@ -94,21 +96,23 @@ impl Digests {
         found
     }
 
-    /// What is remembered of the file at that path.
-    pub fn last(&self, path: &Path) -> Option<Known> {
-        if let Some(known) = self.learnt().get(path) {
-            return Some(*known);
+    /// What is remembered of the files at these paths.
+    pub fn recall(&self, paths: &[&Path]) -> Vec<Option<Known>> {
+        let mut known: Vec<Option<Known>> = {
+            let learnt = self.learnt();
+            paths.iter().map(|path| learnt.get(*path).copied()).collect()
+        };
+        let open: Vec<usize> = (0..paths.len()).filter(|&at| known[at].is_none()).collect();
+        let Some(kept) = self.kept().filter(|_| !open.is_empty()) else { return known };
+        let asked: Vec<&Path> = open.iter().map(|&at| paths[at]).collect();
+        for (at, found) in open.into_iter().zip(kept.find(&asked)) {
+            let Some((found, repeat)) = found else { continue };
+            if repeat {
+                self.learnt().entry(paths[at].to_path_buf()).or_insert(found);
+            }
+            known[at] = Some(found);
         }
-        let (known, repeat) = self.kept()?.find(path)?;
-        if repeat {
-            self.learnt().insert(path.to_path_buf(), known);
-        }
-        Some(known)
-    }
-
-    /// The digest of the file as it was with this stamp, where that can be relied on.
-    pub fn get(&self, path: &Path, stamp: &FileStamp) -> Option<[u8; 32]> {
-        self.last(path).filter(|known| known.stamp == *stamp && !known.fresh).map(|known| known.digest)
+        known
     }
 
     /// Remembers a digest.
@@ -130,13 +134,34 @@ impl Digests {
 /// Read at once: enough for several cores, little enough for memory. (A mapped file would count as memory whole.)
 const BLOCK: usize = 4 << 20;
 
+/// Files that are asked for together.
+const TOGETHER: usize = 256;
+
+/// A file's stamp, and the blake3 of its content.
+pub type Digested = (FileStamp, [u8; 32]);
+
 /// The blake3 of a file's content, and the file's stamp.
-pub fn file_digest(path: &Path, known: Option<&Digests>) -> io::Result<(FileStamp, [u8; 32])> {
-    if let Some(known) = known {
-        let stamp = FileStamp::of(&std::fs::metadata(path)?);
-        if let Some(digest) = known.get(path, &stamp) {
-            return Ok((stamp, digest));
-        }
+pub fn file_digest(path: &Path, known: Option<&Digests>) -> io::Result<Digested> {
+    let last = known.and_then(|known| known.recall(&[path]).pop().flatten());
+    digest_unless(path, last, known)
+}
+
+/// The same of many files, on all cores.
+pub fn file_digests(paths: &[PathBuf], known: Option<&Digests>) -> Vec<io::Result<Digested>> {
+    let together = |paths: &[PathBuf]| -> Vec<io::Result<Digested>> {
+        let asked: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let last = known.map_or_else(|| vec![None; paths.len()], |known| known.recall(&asked));
+        paths.iter().zip(last).map(|(path, last)| digest_unless(path, last, known)).collect()
+    };
+    paths.par_chunks(TOGETHER).flat_map_iter(together).collect()
+}
+
+/// Reads the file, unless what is known of it can be relied on.
+pub fn digest_unless(path: &Path, last: Option<Known>, known: Option<&Digests>) -> io::Result<Digested> {
+    if let Some(last) = last.filter(|last| !last.fresh)
+        && FileStamp::of(&std::fs::metadata(path)?) == last.stamp
+    {
+        return Ok((last.stamp, last.digest));
     }
     let mut file = File::open(path)?;
     let stamp = FileStamp::of(&file.metadata()?);
@@ -168,9 +193,9 @@ mod tests {
         let known = Digests::default();
         let (stamp, digest) = file_digest(&path, Some(&known)).expect("readable");
         assert_eq!(digest, *blake3::hash(b"one").as_bytes());
-        assert_eq!(known.last(&path), None, "changed a moment ago");
+        assert_eq!(known.recall(&[&path])[0], None, "changed a moment ago");
         known.put(&path, &stamp, [7; 32]);
-        assert_eq!(known.last(&path).map(|k| k.digest), Some([7; 32]));
+        assert_eq!(known.recall(&[&path])[0].map(|k| k.digest), Some([7; 32]));
         assert_eq!(file_digest(&path, Some(&known)).expect("readable").1, digest, "still fresh");
         let old = SystemTime::now() - Duration::from_secs(60);
         File::open(&path).and_then(|file| file.set_modified(old)).expect("can be set back");

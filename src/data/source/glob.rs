@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
-use super::digest::{FileStamp, file_digest};
+use super::digest::{FileStamp, file_digests};
 use super::error::SourceError;
 use super::files::find;
 use super::pattern::{Match, Pattern};
@@ -50,8 +48,8 @@ pub(super) fn find_files(
 }
 
 fn read(names: &[String], files: Vec<Match>, around: &Surroundings, first_row: u64) -> ReadBatch {
-    let digests: Vec<_> =
-        files.par_iter().map(|f| file_digest(&around.dir.join(&f.path), around.digests.as_deref())).collect();
+    let paths: Vec<_> = files.iter().map(|file| around.dir.join(&file.path)).collect();
+    let digests = file_digests(&paths, around.digests.as_deref());
     let mut table = TableBuilder::default();
     let mut batch = ReadBatch { rows: Vec::new(), table: Table::empty(0), bad: Vec::new(), bytes: 0 };
     for (row, (file, digest)) in (first_row..).zip(files.into_iter().zip(digests)) {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use content::content_in;
-pub use digest::{Digests, FileStamp, KeptDigests, Known, file_digest};
+pub use digest::{Digests, FileStamp, KeptDigests, Known, digest_unless, file_digest, file_digests};
 pub use error::SourceError;
 pub(crate) use error::nearest;
 pub use glob::COLUMNS as GLOB_COLUMNS;

@@ -1,12 +1,12 @@
 //! Whether the files that results tell of are still there, as they were made.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::{Workshop, makes_files};
-use crate::data::source::{Digests, FileStamp, file_digest};
+use crate::data::source::{Digests, FileStamp, Known, digest_unless};
 use crate::data::{Items, Value};
 use crate::engine::EngineError;
 use crate::engine::replay::Replay;
@@ -45,46 +45,61 @@ pub fn flaws(
         first_rows.push((rows > 0).then_some(next));
         next += rows;
     }
-    let files_of = |at: usize| {
-        let cells = columns.iter().filter_map(|column| match column.value(first_rows[at]?) {
-            Value::File { path, digest, size } => Some((path, digest, size)),
-            _ => None,
-        });
-        cells.collect::<Vec<_>>()
-    };
-    let verify = stage.settings.verify_files;
-    let worst = |at: usize| {
-        files_of(at).into_iter().find_map(|(path, digest, size)| flaw(&dir.join(path), &digest, size, verify, digests))
-    };
-    let mut found: Vec<Option<Flaw>> = (0..done.len()).into_par_iter().map(worst).collect();
-    if let Some(workshop) = workshop {
-        for (at, (item, _)) in done.iter().enumerate() {
-            let (origin, key) = (items.origins[*item as usize], items.key(*item as usize));
-            let own = files_of(at).iter().all(|(path, ..)| workshop.claim(path, stage, origin, &key).is_ok());
-            if !own {
-                found[at].get_or_insert(Flaw::Taken);
+    let mut files = Vec::with_capacity(done.len() * columns.len());
+    for (at, row) in first_rows.iter().enumerate() {
+        for column in &columns {
+            if let Some(Value::File { path, digest, size }) = row.map(|row| column.value(row)) {
+                files.push(Held { at, place: dir.join(&path), path, digest, size });
             }
         }
+    }
+    let verify = stage.settings.verify_files;
+    let looked_at = files.par_chunks(TOGETHER).flat_map_iter(|files| look_at(files, verify, digests));
+    let looked_at: Vec<Option<Flaw>> = looked_at.collect();
+    let mut found: Vec<Option<Flaw>> = vec![None; done.len()];
+    for (file, flaw) in files.iter().zip(looked_at) {
+        let item = done[file.at].0 as usize;
+        let own = || workshop.is_none_or(|w| w.claim(&file.path, stage, items.origins[item], &items.key(item)).is_ok());
+        let flaw = if own() { flaw } else { Some(Flaw::Taken) };
+        found[file.at] = found[file.at].or(flaw);
     }
     done.iter().zip(found).filter_map(|((item, _), flaw)| Some((*item, flaw?))).collect()
 }
 
+/// A file that a result tells of.
+struct Held {
+    /// Which of the items that are done.
+    at: usize,
+    path: String,
+    place: PathBuf,
+    digest: [u8; 32],
+    size: Option<u64>,
+}
+
+/// Files that are looked at together.
+const TOGETHER: usize = 256;
+
+fn look_at(files: &[Held], verify: bool, digests: Option<&Digests>) -> Vec<Option<Flaw>> {
+    let places: Vec<&Path> = files.iter().map(|file| file.place.as_path()).collect();
+    let known = digests.map_or_else(|| vec![None; files.len()], |digests| digests.recall(&places));
+    files.iter().zip(known).map(|(file, known)| flaw(file, known, verify, digests)).collect()
+}
+
 /// What is wrong with one file. Its size is looked at; its content where that is known without reading it, where it is
 /// wanted, and where another file has taken its place since.
-fn flaw(path: &Path, digest: &[u8; 32], size: Option<u64>, verify: bool, digests: Option<&Digests>) -> Option<Flaw> {
-    let stamp = match fs::metadata(path) {
+fn flaw(file: &Held, known: Option<Known>, verify: bool, digests: Option<&Digests>) -> Option<Flaw> {
+    let stamp = match fs::metadata(&file.place) {
         Ok(meta) if meta.is_file() => FileStamp::of(&meta),
         _ => return Some(Flaw::Missing),
     };
-    if size.is_some_and(|size| size != stamp.size) {
+    if file.size.is_some_and(|size| size != stamp.size) {
         return Some(Flaw::Changed);
     }
-    let known = digests.and_then(|digests| digests.last(path));
     let holds = match known {
-        Some(known) if !verify && known.stamp == stamp => known.digest == *digest,
+        Some(known) if !verify && known.stamp == stamp => known.digest == file.digest,
         Some(known) if !verify && known.stamp.inode == stamp.inode => true,
         None if !verify => true,
-        _ => file_digest(path, digests).is_ok_and(|(_, found)| found == *digest),
+        _ => digest_unless(&file.place, known, digests).is_ok_and(|(_, found)| found == file.digest),
     };
     (!holds).then_some(Flaw::Changed)
 }
