@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::signature::{Signature, signature};
-use super::validity::module_file;
+use super::code::{Projects, Signature, signature};
 use super::{Graph, Plan, PlanError, PlannedStage, Reading, Run, Surroundings};
 use crate::data::{Uses, Value, source};
 use crate::executor::{Job, PoolKey, PythonEnv, Shape, Work};
@@ -28,10 +27,12 @@ const THREAD_CAPS: [&str; 8] = [
 pub(super) fn compile(workflow: Arc<Workflow>, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
     let graph = Graph::new(&workflow.stages);
     let mut interpreters = Vec::new();
+    let projects = Projects::default();
     let mut keyed = vec![false; workflow.stages.len()];
     let mut stages: Vec<Option<Arc<PlannedStage>>> = vec![None; workflow.stages.len()];
     for &index in graph.order() {
-        let compiler = Compiler { workflow: &workflow, stage: &workflow.stages[index], surroundings };
+        let compiler =
+            Compiler { workflow: &workflow, stage: &workflow.stages[index], surroundings, projects: &projects };
         keyed[index] = compiler.is_keyed(&keyed);
         let stage = compiler.compile(index, keyed[index], &mut interpreters)?;
         stages[index] = Some(Arc::new(stage));
@@ -61,6 +62,7 @@ pub(super) struct Compiler<'a> {
     pub workflow: &'a Workflow,
     pub stage: &'a Stage,
     pub surroundings: &'a Surroundings<'a>,
+    pub projects: &'a Projects,
 }
 
 /// Interpreters found already, by the name asked for.
@@ -172,7 +174,7 @@ impl Compiler<'_> {
     }
 
     fn keyword_columns(&self, python: &PythonAction) -> Option<Vec<String>> {
-        let path = module_file(&self.workflow.dir, &python.module)?;
+        let path = self.project().ok()?.file_of(&python.module)?;
         let source = std::fs::read_to_string(path).ok()?;
         match signature(&source, &python.function) {
             Signature::Names(names) => {
@@ -264,7 +266,7 @@ impl Compiler<'_> {
         Ok(env)
     }
 
-    fn constant_cwd(&self, settings: &Settings) -> Result<PathBuf, PlanError> {
+    pub(super) fn constant_cwd(&self, settings: &Settings) -> Result<PathBuf, PlanError> {
         match &settings.cwd {
             Some(template) if !template.names().per_item() => Ok(self.workflow.dir.join(self.text("cwd", template)?)),
             _ => Ok(self.workflow.dir.clone()),

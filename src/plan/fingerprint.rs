@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::code;
 use crate::data::Hash;
 use crate::data::secrets::{HIDDEN, Secrets, hashed};
 
@@ -57,18 +58,29 @@ impl Fingerprint {
         let names: std::collections::BTreeSet<&String> = self.parts.keys().chain(old.parts.keys()).collect();
         names
             .into_iter()
-            .filter(|name| !same(self.parts.get(*name), old.parts.get(*name)))
-            .map(|name| change(name, old.parts.get(name), self.parts.get(name)))
+            .filter(|name| !same(name, self.parts.get(*name), old.parts.get(*name)))
+            .flat_map(|name| changes(name, old.parts.get(name), self.parts.get(name)))
             .collect()
     }
 }
 
 /// Whether two parts are equal; one of them may have become a secret since.
-fn same(one: Option<&String>, other: Option<&String>) -> bool {
+fn same(name: &str, one: Option<&String>, other: Option<&String>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) if one.starts_with(HIDDEN) => one == other || *one == hashed(other),
         (Some(one), Some(other)) if other.starts_with(HIDDEN) => *other == hashed(one),
+        (Some(one), Some(other)) if name.starts_with("code:") => code::same(one, other),
         (one, other) => one == other,
+    }
+}
+
+fn changes(name: &str, old: Option<&String>, new: Option<&String>) -> Vec<Change> {
+    match name.strip_prefix("code:") {
+        Some(file) => code::changes(file, old.map(String::as_str), new.map(String::as_str))
+            .into_iter()
+            .map(|words| Change { reason: "code_changed", words })
+            .collect(),
+        None => vec![change(name, old, new)],
     }
 }
 
@@ -81,7 +93,6 @@ fn change(name: &str, old: Option<&String>, new: Option<&String>) -> Change {
         false => format!("{name}: {} → {}", shown(old), shown(new)),
     };
     let (reason, words) = match group {
-        "code" => ("code_changed", format!("{rest} changed")),
         "args" => ("args_changed", told(rest)),
         "params" => ("args_changed", told(name)),
         "env" => ("args_changed", format!("{name} changed")),

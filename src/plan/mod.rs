@@ -4,10 +4,11 @@
 //! [`Plan::compile`] resolves constant templates, finds the code that results depend on and computes each stage's
 //! version. Nothing after it sees an option that it could have resolved.
 
+mod code;
 mod compile;
 mod fingerprint;
 mod graph;
-mod signature;
+
 mod validity;
 
 use std::path::PathBuf;

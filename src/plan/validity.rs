@@ -1,8 +1,10 @@
 //! What a stage's results depend on apart from its rows, collected part by part into its [`Fingerprint`].
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::PlanError;
+use super::code::{Project, Unreadable};
 use super::compile::{Compiler, templates_of};
 use super::fingerprint::Fingerprint;
 use crate::data::{Hash, Value, source};
@@ -20,7 +22,6 @@ impl Compiler<'_> {
                 if let Some(returns) = &python.returns {
                     parts.add("returns", returns.join(","));
                 }
-                self.add_module(&mut parts, &python.module)?;
                 self.add_args(&mut parts, "args", &python.args)?;
             }
             Action::Command(command) => self.add_command(&mut parts, command)?,
@@ -34,9 +35,9 @@ impl Compiler<'_> {
         }
         if let Some(init) = &self.stage.settings.init {
             parts.add("init.function", format!("{}:{}", init.module, init.function));
-            self.add_module(&mut parts, &init.module)?;
             self.add_args(&mut parts, "init", &init.args)?;
         }
+        self.add_code(&mut parts)?;
         if let Some(version) = &self.stage.settings.version {
             parts.add("version", version);
         }
@@ -62,16 +63,45 @@ impl Compiler<'_> {
         }
     }
 
-    fn add_module(&self, parts: &mut Fingerprint, module: &str) -> Result<(), PlanError> {
-        match module_file(&self.workflow.dir, module) {
-            Some(path) => {
-                let bytes = std::fs::read(&path).map_err(|source| self.unreadable(&path, source))?;
-                let shown = path.strip_prefix(&self.workflow.dir).unwrap_or(&path).display();
-                parts.add(format!("code:{shown}"), Hash::of(&bytes).to_string());
-            }
-            None => parts.add(format!("code:{module}"), "installed"),
+    /// The code that the function and `init` can reach.
+    fn add_code(&self, parts: &mut Fingerprint) -> Result<(), PlanError> {
+        let mut functions = Vec::new();
+        if let Action::Python(python) = &self.stage.action {
+            functions.push((&*python.module, &*python.function));
         }
+        functions.extend(self.stage.settings.init.iter().map(|init| (&*init.module, &*init.function)));
+        if functions.is_empty() {
+            return Ok(());
+        }
+        let reached = self.project()?.parts(&functions).map_err(|e| self.code_unreadable(e))?;
+        reached.into_iter().for_each(|(name, value)| parts.add(name, value));
         Ok(())
+    }
+
+    /// The modules that the stage's workers find: beside the workflow file, then along `PYTHONPATH`, but for what is
+    /// installed.
+    pub(super) fn project(&self) -> Result<Rc<Project>, PlanError> {
+        let mut folders = vec![self.workflow.dir.clone()];
+        folders.extend(self.python_path()?);
+        Ok(self.projects.seen_from(folders))
+    }
+
+    fn python_path(&self) -> Result<Vec<PathBuf>, PlanError> {
+        let own = self.stage.settings.env.iter().find(|(name, t)| name == "PYTHONPATH" && !t.names().per_item());
+        let path = match own {
+            Some((_, template)) => Some(self.text("env.PYTHONPATH", template)?),
+            None => (self.surroundings.env)("PYTHONPATH"),
+        };
+        let cwd = self.constant_cwd(&self.stage.settings)?;
+        let installed = |folder: &PathBuf| folder.iter().any(|part| part == "site-packages" || part == "dist-packages");
+        let path = path.filter(|path| !path.is_empty()).unwrap_or_default();
+        let folders = std::env::split_paths(&path).filter(|_| !path.is_empty()).map(|folder| cwd.join(folder));
+        Ok(folders.filter(|folder| !installed(folder)).collect())
+    }
+
+    fn code_unreadable(&self, unreadable: Unreadable) -> PlanError {
+        let Unreadable { path, error } = unreadable;
+        self.unreadable(&path, std::io::Error::new(error.kind(), error.to_string()))
     }
 
     fn add_args(&self, parts: &mut Fingerprint, group: &str, args: &[(String, TemplateTree)]) -> Result<(), PlanError> {
@@ -184,10 +214,4 @@ fn canonical_text(value: &Value) -> String {
         Value::Float(v) => crate::data::value::float_text(*v),
         other => other.to_json().to_string(),
     }
-}
-
-/// The file of a module beside the workflow, if it is there.
-pub(super) fn module_file(dir: &Path, module: &str) -> Option<PathBuf> {
-    let base = dir.join(module.replace('.', "/"));
-    [base.with_extension("py"), base.join("__init__.py")].into_iter().find(|path| path.is_file())
 }
