@@ -27,9 +27,16 @@ fn planning(c: &mut Criterion) {
     c.bench_function("load 1000 stages", |b| b.iter(read));
     let workflow = Arc::new(read());
     let (secrets, digests) = Default::default();
-    let run = ("bench", "bench");
-    let around =
-        Surroundings { env: &env, cores: 4, workers: None, run, backend: None, secrets: &secrets, digests: &digests };
+    let around = Surroundings {
+        env: &env,
+        cores: 4,
+        workers: None,
+        run: ("bench", "bench"),
+        backend: None,
+        secrets: &secrets,
+        digests: &digests,
+        programs: None,
+    };
     c.bench_function("compile 1000 stages", |b| {
         b.iter(|| Plan::compile(workflow.clone(), &around).expect("a plan"));
     });

@@ -57,6 +57,7 @@ fn compile(workflow: Workflow) {
             workers: None,
             run: ("1", "fuzz"),
             backend: None,
+            programs: None,
             secrets: &Arc::default(),
             digests: &Arc::default(),
         };

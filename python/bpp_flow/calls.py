@@ -134,6 +134,7 @@ class Job:
 
     def __init__(self, told, function):
         self.path = told["path"]
+        self.module, self.name = told["module"], told["function"]
         self.call = told["call"]
         self.chunk_format = told["chunk_format"]
         self.returns = told["returns"]

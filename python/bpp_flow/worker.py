@@ -18,6 +18,7 @@ import time
 from marshal import dumps
 
 from . import capture as capturing
+from . import yielding
 from .calls import BrokenJob, Job, Pool
 from .failures import clean, message, story, users
 from .memory import Memory
@@ -524,6 +525,8 @@ def serve(link, slots, pool, memory, capture):
             pool.announce(payload)
         elif kind in (b"T", b"G"):
             lane.take(kind, payload)
+        elif kind == b"Y":
+            yielding.serve(link, pool, capture, payload)
         elif kind == b"Q":
             return
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::engine::api::{self, RunOptions, Ticket, Wanted};
-use crate::report::{json, plan};
+use crate::report::{json, plan, tell};
 
 use super::Exit;
 use super::error::{CliError, Context};
@@ -63,6 +63,9 @@ pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result
 
 /// Prints the plan of a run with these options.
 pub(super) fn show(loaded: &Loaded, options: &RunOptions, what: &What, terminal: &Terminal) -> Result<Exit, CliError> {
+    for (source, program) in api::programs(&loaded.flow, options)? {
+        tell(&format!("source {source} is read by running {program}\n"));
+    }
     let wanted = Wanted { follow: what.explain.clone(), due: what.out.is_some() };
     let report = api::plan(&loaded.flow, options, &wanted)?;
     if let Some(path) = &what.out {

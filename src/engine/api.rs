@@ -14,6 +14,7 @@ pub use super::look::{Rows, errors, failure_of, inspect, remove_run, repair, res
 pub use super::outputs::check;
 pub use super::resolve::{Retry, USAGE_COLUMNS};
 pub use super::run::{environments_secrets, run, secrets};
+pub use super::sources::programs;
 pub use super::ticket::Ticket;
 
 /// A loaded workflow.

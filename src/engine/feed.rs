@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 
@@ -32,13 +33,18 @@ pub struct SourceFeed {
     pub limit: Option<u64>,
     /// What must not be kept of rows that cannot be read.
     pub secrets: Arc<Secrets>,
+    /// Whether it is to be left where it is.
+    pub stopped: Arc<AtomicBool>,
 }
 
 impl SourceFeed {
     /// Reads the source to its end (or limit) and tells the dispatcher.
     pub fn run(self) {
         if let Err(error) = self.read() {
-            let _ = self.inbox.send(Message::Broken(error));
+            let _ = self.inbox.send(match error {
+                EngineError::Source(error) => Message::SourceFailed(error),
+                error => Message::Broken(error),
+            });
         }
     }
 
@@ -60,7 +66,8 @@ impl SourceFeed {
             self.write(Write::RosterBegin { source: self.source.name.clone() });
         }
         let expected = roster.as_ref().map_or(0, |r| r.info().rows);
-        for batch in identified(&self.source, &self.around, stdin_of(&self.source), expected)? {
+        let around = as_before(&self.around, roster.as_ref())?;
+        for batch in identified(&self.source, &around, stdin_of(&self.source), expected)? {
             let mut batch = batch?;
             batch.bad.iter_mut().for_each(|(_, _, failure)| self.secrets.hide_in_failure(failure));
             let (batch, full) = self.limited(batch, reading.rows);
@@ -121,7 +128,11 @@ impl SourceFeed {
         (cut, full)
     }
 
+    /// Hands a batch on; false: nobody wants more.
     fn send(&self, batch: Arc<RosterBatch>, moved: bool) -> bool {
+        if self.stopped.load(Ordering::Relaxed) {
+            return false;
+        }
         let bytes = batch.items.bytes() + batch.table.bytes();
         let Some(permit) = self.budget.acquire(bytes) else { return false };
         self.inbox.send(Message::SourceBatch { source: self.number, batch, moved, permit }).is_ok()
@@ -188,6 +199,15 @@ fn ahead<T: Send + 'static>(mut items: impl Iterator<Item = T> + Send + 'static)
         }
         next
     })
+}
+
+/// What a source is read in, so that its batches end where those of its roster do.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn as_before(around: &source::Surroundings, roster: Option<&Roster>) -> Result<source::Surroundings, EngineError> {
+    let cuts = roster.map(Roster::cuts).transpose()?.unwrap_or_default();
+    Ok(source::Surroundings { cuts: cuts.into(), ..around.clone() })
 }
 
 /// Whether reading the source uses it up: its last roster stands for it until it is read again.

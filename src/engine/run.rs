@@ -1,7 +1,8 @@
 //! A run from start to end: opens the store, sets the loop up, and closes the books after it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -25,8 +26,8 @@ use super::suspects::{Marks, Suspects};
 use super::writer::{self, Entry};
 use crate::data::source::{Digests, KeptDigests};
 use crate::data::{Batch, Secrets, Value};
-use crate::executor::{Executor, LocalExecutor, forget_in_hand};
-use crate::plan::{Plan, Surroundings};
+use crate::executor::{Executor, LocalExecutor, SourcePrograms, forget_in_hand};
+use crate::plan::{Plan, Surroundings, find_program, named_interpreter};
 use crate::spec::model::{Backend, Verb, Workflow};
 use crate::spec::template::Scope;
 use crate::store::{OpenOptions, Store};
@@ -74,13 +75,16 @@ pub fn run(
 /// As [`Plan::compile`].
 pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, EngineError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let secrets = Arc::new(secrets(&flow.workflow));
+    let programs = SourcePrograms::new(&flow.workflow.dir, secrets.clone(), interpreter);
     let surroundings = Surroundings {
         env: &environment,
         cores,
         workers: if options.debug { Some(1) } else { options.workers },
         run: (run, &flow.workflow.name),
-        secrets: &Arc::new(secrets(&flow.workflow)),
+        secrets: &secrets,
         digests: &Arc::new(kept_digests(flow)),
+        programs: Some(Arc::new(programs)),
         backend: options.debug.then_some(Backend::Serial),
     };
     Ok(Plan::compile(Arc::new(flow.workflow.clone()), &surroundings)?)
@@ -113,6 +117,13 @@ pub fn remember(plan: &Plan, store: &Store) -> Result<(), EngineError> {
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The Python of a source.
+fn interpreter(wanted: Option<&str>, dir: &Path) -> Result<PathBuf, String> {
+    let name = named_interpreter(wanted, &environment);
+    find_program(&name, dir, environment("PATH").as_deref())
+        .ok_or_else(|| format!("no Python interpreter {name:?} found"))
 }
 
 /// What must not be shown or kept of the environment, by its names.
@@ -190,6 +201,7 @@ fn dispatch(
         inbox: to_inbox.clone(),
         writer: to_writer.clone(),
         workshop: workshop.clone(),
+        stopped: Arc::default(),
     };
     let (end_writing, end) = bounded(0);
     let writing = std::thread::spawn({
@@ -218,6 +230,8 @@ fn dispatch(
     let mut record = |stages: &[StageRun]| books.progress(stages);
     let mut dispatcher = Dispatcher::new(orders, lines, &crew, executor, &mut record);
     let end = dispatcher.run();
+    crew.stop_reading();
+    replay.plan.reading.0.programs.iter().for_each(|programs| programs.wait());
     let (stages, mut suspects) = dispatcher.into_parts();
     drop(end_writing);
     let _ = writing.join();
@@ -257,6 +271,8 @@ struct Crew {
     inbox: Sender<Message>,
     writer: Sender<Entry>,
     workshop: Option<Arc<Workshop>>,
+    /// Whether sources are to be left where they are.
+    stopped: Arc<AtomicBool>,
 }
 
 impl Crew {
@@ -294,8 +310,14 @@ impl Helpers for Crew {
             writer: self.writer.clone(),
             limit: self.limit,
             secrets: self.plan.secrets.clone(),
+            stopped: self.stopped.clone(),
         };
         std::thread::spawn(move || feed.run());
+    }
+
+    fn stop_reading(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.plan.reading.0.programs.iter().for_each(|programs| programs.stop());
     }
 
     fn resolve(&self, stage: &StageRun, lookup: Lookup) {

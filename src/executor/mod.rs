@@ -16,6 +16,7 @@ mod local;
 pub mod marshal;
 mod outcome;
 mod process;
+mod programs;
 mod python;
 mod queue;
 mod seat;
@@ -25,6 +26,7 @@ pub mod wire;
 
 pub use in_hand::{forget_in_hand, left_in_hand};
 pub use local::LocalExecutor;
+pub use programs::SourcePrograms;
 
 use std::path::PathBuf;
 use std::sync::Arc;

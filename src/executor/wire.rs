@@ -12,6 +12,7 @@
 //! - `G` group: u64 seq, u32 job, u32 lane, marshal dict of args; its rows follow at once as
 //! - `R` rows: marshal tuple (rows, marks), any number, and
 //! - `Z` end of rows.
+//! - `Y` yield: u64 seq, u32 job: the function's rows are wanted, as they come (a source).
 //! - `Q` quit: finish, exit with 0. The end of the stream: exit at once.
 //!
 //! From the worker:
@@ -19,6 +20,8 @@
 //! - `P` part: u64 seq, u32 first item, u32 items, u32 mean microseconds, u32 peak memory in KiB; marshal tuple (slow, failed) with slow a
 //!   list of (item, micros) and failed one of (item, micros, kind, message, traceback, output, place); then for each
 //!   other item, in order, its result: a dict (shape one), a list of dicts (many), True or False (keep).
+//! - `Y` rows that were yielded: u64 seq, u32 rows; marshal list of (row, message) for those that cannot be kept; then
+//!   a dict for each other row, in order.
 //! - `D` done: u64 seq, u32 number of items begun (from the first on).
 //! - `X` broken: u64 seq, marshal text: nothing could begin, through no item's fault.
 //!
@@ -30,8 +33,10 @@ mod decode;
 mod encode;
 
 pub use buffer::{FrameBuffer, MAX_FRAME};
-pub use decode::{FromWorker, decode, decode_shape};
-pub use encode::{end_of_rows_frame, group_frame, job_frame, quit_frame, rows_frame, source_frame, task_frame};
+pub use decode::{FromWorker, Yielded, YieldedRow, decode, decode_shape};
+pub use encode::{
+    end_of_rows_frame, group_frame, job_frame, quit_frame, rows_frame, source_frame, task_frame, yield_frame,
+};
 
 use super::marshal::Damaged;
 
@@ -59,6 +64,7 @@ pub mod kind {
     pub const QUIT: u8 = b'Q';
     pub const HELLO: u8 = b'H';
     pub const PART: u8 = b'P';
+    pub const YIELD: u8 = b'Y';
     pub const DONE: u8 = b'D';
     pub const BROKEN: u8 = b'X';
 }

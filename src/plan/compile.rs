@@ -55,6 +55,8 @@ fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surr
         excluded: Arc::new(outputs.map(|path| workflow.dir.join(path)).collect()),
         digests: Some(surroundings.digests.clone()),
         sources: workflow.sources.clone().into(),
+        programs: surroundings.programs.clone(),
+        cuts: Arc::default(),
     }
 }
 
@@ -289,12 +291,7 @@ impl Compiler<'_> {
         if let Some((_, path)) = found.iter().find(|(name, _)| name == wanted) {
             return Ok(path.clone());
         }
-        let venv = (self.surroundings.env)("VIRTUAL_ENV").filter(|v| !v.is_empty());
-        let name = match (wanted, venv) {
-            (Some(name), _) => name.clone(),
-            (None, Some(venv)) => format!("{venv}/bin/python"),
-            (None, None) => "python3".to_string(),
-        };
+        let name = named_interpreter(wanted.as_deref(), self.surroundings.env);
         let path = find_program(&name, &self.workflow.dir, (self.surroundings.env)("PATH").as_deref())
             .ok_or_else(|| PlanError::NoInterpreter { stage: self.stage.name.clone(), interpreter: name })?;
         found.push((wanted.clone(), path.clone()));
@@ -332,6 +329,16 @@ pub(super) fn templates_of(command: &CommandAction) -> impl Iterator<Item = &Tem
         CommandLine::Shell(script) => std::slice::from_ref(script),
     };
     line.iter().chain(&command.stdin)
+}
+
+/// The name or path of the Python that is `wanted`, or stands for none.
+pub fn named_interpreter(wanted: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> String {
+    let venv = env("VIRTUAL_ENV").filter(|v| !v.is_empty());
+    match (wanted, venv) {
+        (Some(name), _) => name.to_string(),
+        (None, Some(venv)) => format!("{venv}/bin/python"),
+        (None, None) => "python3".to_string(),
+    }
 }
 
 /// Where a program lies: as named if it has a slash, else on `path`.

@@ -14,7 +14,7 @@ mod validity;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use compile::find_program;
+pub use compile::{find_program, named_interpreter};
 pub use fingerprint::{Change, Fingerprint};
 pub use graph::Graph;
 
@@ -132,6 +132,8 @@ pub struct Surroundings<'a> {
     pub secrets: &'a Arc<Secrets>,
     /// What is known of files' contents.
     pub digests: &'a Arc<source::Digests>,
+    /// Runs the programs of sources.
+    pub programs: Option<Arc<dyn source::Programs>>,
 }
 
 /// The workflow cannot be planned here.

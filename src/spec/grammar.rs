@@ -176,8 +176,8 @@ pub const READERS: &[Key] = &[
     key("product", Kind::Map(&SWEEP_VALUES), "A parameter sweep: all combinations, the last name varying fastest."),
     key("zip", Kind::Map(&SWEEP_VALUES), "A parameter sweep: the first values of all names, then the second, …"),
     key("sql", Kind::Shape(&SQL), "The rows of a query."),
-    later("python", Kind::Function, "A generator function that yields rows."),
-    later("command", Kind::List(&Kind::Template), "A command that prints JSON lines."),
+    key("python", Kind::Function, "A generator function that yields rows; it is run each time, and read as it goes."),
+    key("command", Kind::List(&Kind::Template), "A command that prints rows as JSON lines; it is run each time."),
 ];
 
 const SOURCE_OPTIONS: &[Key] = &[
@@ -190,7 +190,8 @@ const SOURCE_OPTIONS: &[Key] = &[
     key("delimiter", Kind::Text, "The character between two fields."),
     key("schema", Kind::Map(&Kind::Word(CELL_TYPES)), "Types of columns that are not to be inferred."),
     key("where", Kind::Expression, "Keeps only the combinations of a sweep for which it holds."),
-    later("length", Kind::Integer(0), "How many rows a generator yields, for progress."),
+    key("args", Kind::Map(&Kind::Data), "Keyword arguments of the generator function."),
+    key("length", Kind::Integer(0), "How many rows the generator yields, for progress."),
 ];
 
 const CELL_TYPES: &[Word] = &[

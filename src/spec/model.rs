@@ -67,6 +67,33 @@ pub enum Reader {
     Sql { database: Database, query: String },
     /// A parameter sweep.
     Sweep(Sweep),
+    /// What a program gives.
+    Program(Program),
+}
+
+/// A program that gives rows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Program {
+    /// A function that yields them.
+    Python {
+        module: String,
+        function: String,
+        args: Vec<(String, Value)>,
+        /// How many it yields, for progress.
+        length: Option<u64>,
+        interpreter: Option<String>,
+    },
+    /// A command that prints them as JSON lines.
+    Command { argv: Vec<String> },
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Program::Python { module, function, .. } => write!(f, "{module}:{function}"),
+            Program::Command { argv } => f.write_str(&argv.join(" ")),
+        }
+    }
 }
 
 /// `product:` and `zip:`.

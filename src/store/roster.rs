@@ -46,6 +46,19 @@ impl Roster {
         self.store.reading(|transaction| self.find(transaction, n))
     }
 
+    /// Where its batches end: the number of rows up to there.
+    pub fn cuts(&self) -> Result<Vec<u64>, StoreError> {
+        self.store.reading(|transaction| {
+            let Some(lists) = table(transaction, LISTS)? else { return Ok(Vec::new()) };
+            let mut cuts = Vec::new();
+            for entry in lists.range((self.list, 0)..(self.list, self.info.batches))? {
+                let rows = entry?.1.value().1;
+                cuts.push(cuts.last().copied().unwrap_or(0) + rows);
+            }
+            Ok(cuts)
+        })
+    }
+
     fn find(&self, transaction: &redb::ReadTransaction, n: u64) -> Result<Option<Hash>, StoreError> {
         if n >= self.info.batches {
             return Ok(None);

@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-MODULES = ("__init__", "capture", "failures", "values", "results", "tables", "calls", "worker")
+MODULES = ("__init__", "capture", "failures", "values", "results", "tables", "memory", "calls", "yielding", "worker")
 
 
 def text(*path):

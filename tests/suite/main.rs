@@ -3,7 +3,7 @@
 //! - [`env`]: `TestEnv`, with its checks that no process and no stray file is left when a test ends.
 //! - `running`, `planning`, `versions`, `selecting`: run and resume, `plan` and its reasons, what is recomputed and
 //!   what is not.
-//! - `sources`, `sweeps`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
+//! - `sources`, `sweeps`, `generators`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
 //! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
 //! - `files`: files that items make, and what is remembered of the contents of files.
 //! - `limits`, `suspects`: memory, workers that are recycled, items that take bpp-flow down.
@@ -31,6 +31,7 @@ mod disk;
 mod explaining;
 mod failures;
 mod files;
+mod generators;
 mod inspecting;
 mod limits;
 mod locking;

@@ -9,8 +9,8 @@ use crate::spec::model::{Reader, Source, SweepValues};
 /// Goes up whenever the same bytes are read as other rows than before.
 const READER_VERSION: u32 = 1;
 
-/// The hash of a source's definition and content; `None` where only the rows themselves tell:
-/// standard input, databases.
+/// The hash of a source's definition and content; `None` where only the rows themselves tell: standard input, databases,
+/// programs.
 pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>, SourceError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{READER_VERSION} {:?} {}", source.key, definition(source)).as_bytes());
@@ -23,7 +23,7 @@ pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>
             Vec::new()
         }
         // A database does not say whether it is as it was: its rows are read.
-        Reader::Lines { path: None } | Reader::Sql { .. } => return Ok(None),
+        Reader::Lines { path: None } | Reader::Sql { .. } | Reader::Program(_) => return Ok(None),
         Reader::Values { .. } | Reader::Range { .. } => Vec::new(),
         Reader::Lines { path: Some(path) } => vec![files::named(&source.name, path, &around.dir)?.shown],
         Reader::Files { paths, .. } => {

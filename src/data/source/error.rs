@@ -28,6 +28,9 @@ pub enum SourceError {
     /// A database says no.
     #[error("source {source_name}: {cause}")]
     Database { source_name: String, cause: crate::data::sql::SqlError },
+    /// A program did not start, or ended badly.
+    #[error("source {source_name}: {what}")]
+    Program { source_name: String, what: String },
     /// A column that the definition names is not in the data.
     #[error("source {source_name}: there is no column {column:?}{}", nearest.as_ref().map_or(String::new(), |n| format!("; did you mean {n:?}?")))]
     NoColumn { source_name: String, column: String, nearest: Option<String> },

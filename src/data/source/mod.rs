@@ -10,6 +10,7 @@ mod content;
 mod convert;
 mod csv;
 mod digest;
+mod draft;
 mod error;
 mod files;
 mod glob;
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use content::content_in;
 pub use digest::{Digests, FileStamp, KeptDigests, Known, digest_unless, file_digest, file_digests};
+pub use draft::Draft;
 pub use error::SourceError;
 pub(crate) use error::nearest;
 pub use glob::COLUMNS as GLOB_COLUMNS;
@@ -39,7 +41,7 @@ pub use inputs::Inputs;
 use super::failure::{Failure, FailureKind};
 use super::item::Hash;
 use super::table::Table;
-use crate::spec::model::{Format, Reader, Source};
+use crate::spec::model::{Format, Program, Reader, Source};
 
 /// Rows as they come from a source.
 #[derive(Debug, Clone)]
@@ -74,7 +76,7 @@ pub struct SourceReader {
 }
 
 impl SourceReader {
-    fn new(batches: impl Iterator<Item = Result<ReadBatch, SourceError>> + Send + 'static) -> SourceReader {
+    pub(crate) fn new(batches: impl Iterator<Item = Result<ReadBatch, SourceError>> + Send + 'static) -> SourceReader {
         SourceReader { batches: Box::new(batches), total_bytes: None, failed: false }
     }
 
@@ -100,7 +102,7 @@ impl Iterator for SourceReader {
 
 /// How large a batch may get.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+pub(crate) struct Limits {
     /// A true maximum.
     rows: usize,
     /// A batch ends after the row that passes this.
@@ -146,12 +148,38 @@ pub struct Surroundings {
     pub digests: Option<Arc<Digests>>,
     /// The workflow's sources, whose columns sweeps name.
     pub sources: Arc<[Source]>,
+    /// Runs the programs of `python` and `command` sources.
+    pub programs: Option<Arc<dyn Programs>>,
+    /// Where batches ended when the source was last read: row numbers, ascending. Only programs look at it.
+    pub cuts: Arc<[u64]>,
+}
+
+/// Runs programs that give rows. (Processes are the executor's; this room only names what it wants of them.)
+pub trait Programs: Send + Sync {
+    /// Starts a program; its rows are to go into `draft`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn read(&self, source_name: &str, program: &Program, draft: Draft) -> Result<SourceReader, SourceError>;
+
+    /// Has all programs end, and no other start.
+    fn stop(&self);
+
+    /// Returns when all are gone.
+    fn wait(&self);
 }
 
 impl Surroundings {
     /// A folder, with nothing excluded, nothing remembered and no other source.
     pub fn new(dir: impl Into<PathBuf>) -> Surroundings {
-        Surroundings { dir: dir.into(), excluded: Arc::default(), digests: None, sources: Arc::default() }
+        Surroundings {
+            dir: dir.into(),
+            excluded: Arc::default(),
+            digests: None,
+            sources: Arc::default(),
+            programs: None,
+            cuts: Arc::default(),
+        }
     }
 }
 
@@ -186,10 +214,16 @@ pub fn open_in(
         Reader::Sql { database, query } => sql::open(&source.name, database, query, &around.dir, limits),
         Reader::Range { start, stop, step } => written::range(&source.name, start, stop, step, limits),
         Reader::Sweep(sweep) => sweep::open(&source.name, sweep, around, limits),
+        Reader::Program(program) => {
+            let what = "programs cannot be run here".to_string();
+            let wrong = SourceError::Definition { source_name: source.name.clone(), what };
+            let programs = around.programs.as_ref().ok_or(wrong)?;
+            programs.read(&source.name, program, Draft::new(limits, around.cuts.clone()))
+        }
     }
 }
 
-/// The hash of a source's definition and of all the bytes that it would read; `None` for standard input.
+/// The hash of a source's definition and of all the bytes that it would read; `None` for standard input and programs.
 pub fn content(source: &Source, dir: &Path) -> Result<Option<Hash>, SourceError> {
     content_in(source, &Surroundings::new(dir))
 }

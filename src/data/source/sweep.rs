@@ -84,6 +84,7 @@ impl Values {
     /// The values of a column of another source, in order. What its rows lack is null.
     fn of_source(source: usize, name: &str, around: &Surroundings) -> Result<Values, SourceError> {
         let source = &around.sources[source];
+        let around = &Surroundings { cuts: Arc::default(), ..around.clone() };
         let mut parts = Vec::new();
         let mut bad = BTreeMap::new();
         let mut others: BTreeSet<Arc<str>> = BTreeSet::new();

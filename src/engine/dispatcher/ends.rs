@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Dispatcher, End, Mode};
+use super::{Dispatcher, End, Mode, SourceState};
 use crate::engine::EngineError;
 use crate::engine::events::Event;
+use crate::engine::stage::Gate;
 use crate::engine::writer::Entry;
-use crate::spec::model::MaxFailures;
+use crate::spec::model::{Input, MaxFailures};
 
 impl Dispatcher<'_> {
     pub(super) fn check_thresholds(&mut self, stage: usize, settled: bool) {
@@ -85,10 +86,33 @@ impl Dispatcher<'_> {
 
     pub(super) fn is_over(&self) -> bool {
         match self.mode {
+            Mode::Running if self.end.is_some() => self.is_starved(),
             Mode::Running => self.stages.iter().all(|s| s.settled || !s.selected),
             Mode::Draining { .. } => self.tasks.is_empty() && self.stages.iter().all(|s| s.uncommitted == 0),
             Mode::Stopping => true,
         }
+    }
+
+    /// Whether every stage either has no more to do or waits, idle, for rows that will not come: behind a source that
+    /// failed.
+    fn is_starved(&self) -> bool {
+        let mut starved = vec![false; self.stages.len()];
+        for &index in self.orders.plan.graph.order() {
+            let run = &self.stages[index];
+            let planned = &run.planned;
+            let (mut waits, mut fed) = (false, false);
+            for input in &planned.inputs {
+                match *input {
+                    Input::Source(source) => waits |= self.sources[source] == SourceState::Failed,
+                    Input::Stage(stage) if starved[stage] => waits = true,
+                    Input::Stage(stage) => fed |= !self.stages[stage].settled,
+                }
+            }
+            waits |= planned.after.iter().any(|&before| starved[before]);
+            let open = planned.is_gated() && run.gate != Gate::Waiting;
+            starved[index] = waits && !fed && !open && !run.settled && run.is_idle();
+        }
+        self.stages.iter().zip(&starved).all(|(run, starved)| run.settled || *starved || !run.selected)
     }
 
     pub(super) fn note_progress(&mut self) {

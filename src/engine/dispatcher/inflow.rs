@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Dispatcher, Lookup, SourceState};
+use super::{Dispatcher, End, Lookup, SourceState};
 use crate::data::Batch;
+use crate::data::source::SourceError;
 use crate::engine::budget::Permit;
 use crate::engine::events::Event;
 use crate::engine::resolve::{Due, with_input_number};
@@ -16,6 +17,9 @@ use crate::store::model::RosterBatch;
 
 impl Dispatcher<'_> {
     pub(super) fn source_batch(&mut self, source: usize, batch: Arc<RosterBatch>, moved: bool, permit: Permit) {
+        if self.sources[source] == SourceState::Failed {
+            return;
+        }
         self.source_rows[source] += (batch.items.len() + batch.bad.len()) as u64;
         if self.orders.limit.is_some() {
             self.chosen[source].push(batch.clone());
@@ -48,6 +52,16 @@ impl Dispatcher<'_> {
         });
         for stage in self.open_consumers(Input::Source(source)) {
             self.stages[stage].open_inputs -= 1;
+        }
+    }
+
+    /// What was read until then is run and kept, and nothing more is read of any source; then the run ends.
+    pub(super) fn source_failed(&mut self, error: SourceError) {
+        if self.end.is_none() {
+            self.end = Some(End::Broken(error.into()));
+            self.helpers.stop_reading();
+            let unfinished = self.sources.iter_mut().filter(|source| **source != SourceState::Complete);
+            unfinished.for_each(|source| *source = SourceState::Failed);
         }
     }
 

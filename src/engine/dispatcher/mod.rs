@@ -30,6 +30,7 @@ use super::stage::{Arrival, Gate, Pending, StageRun};
 use super::suspects::Suspects;
 use super::writer::{Entry, Receipt};
 use crate::data::Batch;
+use crate::data::source::SourceError;
 use crate::executor::{Executor, Outcomes, Report, TaskId};
 use crate::plan::Plan;
 use crate::spec::model::Input;
@@ -42,6 +43,8 @@ pub enum Message {
     SourceBatch { source: usize, batch: Arc<RosterBatch>, moved: bool, permit: Permit },
     /// A source was read to its end.
     SourceEnd { source: usize },
+    /// A source cannot be read any further.
+    SourceFailed(SourceError),
     /// Rows for a stage that waited for all of them.
     Rows { stage: usize, batch: Batch, permit: Permit },
     /// These were all.
@@ -113,6 +116,8 @@ pub struct Lookup {
 pub trait Helpers {
     /// Starts reading a source.
     fn read_source(&self, source: usize);
+    /// Has all sources be left where they are.
+    fn stop_reading(&self);
     /// Looks a batch up, in the background.
     fn resolve(&self, stage: &StageRun, lookup: Lookup);
     /// Finds groups, or replays rows, for a stage whose gate opens.
@@ -141,6 +146,8 @@ enum SourceState {
     Unread,
     Reading,
     Complete,
+    /// No more comes of it, though there would be more.
+    Failed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -319,6 +326,7 @@ impl<'a> Dispatcher<'a> {
         match message {
             Message::SourceBatch { source, batch, moved, permit } => self.source_batch(source, batch, moved, permit),
             Message::SourceEnd { source } => self.source_end(source),
+            Message::SourceFailed(error) => self.source_failed(error),
             Message::Rows { stage, batch, permit } => {
                 let follows = self.follows_runs(stage);
                 self.push(stage, batch, true, follows, permit);

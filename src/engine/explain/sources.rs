@@ -39,6 +39,7 @@ impl Survey<'_> {
         }
         let settled = if may_skip { self.settled_behind(number, roster.as_ref())? } else { None };
         self.skipping = settled.is_some();
+        let around = feed::as_before(&around, roster.as_ref())?;
         let expected = roster.as_ref().map_or(0, |r| r.info().rows);
         for (n, batch) in (0..).zip(feed::identified(&source, &around, None, expected)?) {
             let (batch, same) = (batch?, roster.as_ref().map(|r| r.digest(n)).transpose()?.flatten());

@@ -31,7 +31,7 @@ struct Kept {
     deadline: Option<Instant>,
     memory: Sampler,
     over_memory: bool,
-    slot: Slot,
+    slot: Option<Slot>,
 }
 
 /// Starts the process and looks after it until it or bpp-flow ends.
@@ -44,7 +44,7 @@ pub(super) fn keep(
     terminal: bool,
     memory: Option<u64>,
 ) {
-    let Some(slot) = fds.get(SLOT_FD as usize).and_then(|fd| Slot::open(fd.try_clone().ok()?).ok()) else { return };
+    let slot = fds.get(SLOT_FD as usize).and_then(|fd| Slot::open(fd.try_clone().ok()?).ok());
     let started = match folder {
         Ok(()) => start(argv, &env, fds, !terminal),
         Err(e) => Err(NotStarted { folder: true, errno: e.raw_os_error().unwrap_or(0) }),
@@ -67,7 +67,7 @@ pub(super) fn keep(
     }
     let last = sweep(Some(pid));
     if let Some(Ended { status, peak_kib }) = kept.ended.or(last) {
-        let (peak_kib, over_memory) = (peak_kib.max(kept.slot.peak()), kept.over_memory);
+        let (peak_kib, over_memory) = (peak_kib.max(kept.slot.as_ref().map_or(0, Slot::peak)), kept.over_memory);
         let _ = control.write(&FromKeeper::Exited { status, peak_kib, over_memory }.frame());
     }
 }
@@ -114,7 +114,7 @@ fn watch(control: &mut Channel, kept: &mut Kept) {
         }
         kept.ended = kept.ended.or(reap(Some(kept.pid)));
         if let Some(seen) = kept.memory.look() {
-            kept.slot.raise_peak(seen.kib);
+            kept.slot.iter().for_each(|slot| slot.raise_peak(seen.kib));
             kept.over_memory = seen.over && kept.ended.is_none();
         }
         if kept.over_memory || is_over(kept) {

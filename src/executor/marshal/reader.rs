@@ -43,6 +43,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// How many bytes were not read yet.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     #[inline]
     fn take(&mut self, n: usize) -> Result<&'a [u8], Damaged> {
         let (head, tail) = self.rest.split_at_checked(n).ok_or(Damaged)?;

@@ -48,6 +48,80 @@ pub fn decode_shape(kind: u8, payload: &[u8], shape: Shape) -> Result<FromWorker
     }
 }
 
+/// Rows that a generator yielded, in one frame.
+#[derive(Debug)]
+pub struct Yielded {
+    payload: Vec<u8>,
+    /// Where the next row begins.
+    at: usize,
+    /// Its number in the frame, and that of all.
+    next: u32,
+    rows: u32,
+    /// Rows that cannot be kept, and why.
+    bad: BTreeMap<u32, String>,
+}
+
+impl Yielded {
+    /// Rows of a frame's payload.
+    pub fn new(payload: Vec<u8>) -> Result<Yielded, WireError> {
+        let mut fields = Fields(&payload);
+        let (_seq, rows) = (fields.u64()?, fields.u32()?);
+        let mut reader = Reader::new(fields.0);
+        let mut bad = BTreeMap::new();
+        for _ in 0..list(&mut reader)? {
+            expect_tuple(&mut reader, 2)?;
+            bad.insert(number(&mut reader)?, any_text(&mut reader)?);
+        }
+        let at = payload.len() - reader.left();
+        Ok(Yielded { payload, at, next: 0, rows, bad })
+    }
+
+    /// Whether all rows were taken.
+    pub fn is_empty(&self) -> bool {
+        self.next >= self.rows
+    }
+
+    /// Takes the next row.
+    pub fn take(&mut self) -> Result<YieldedRow<'_>, WireError> {
+        let (start, bad) = (self.at, self.bad.remove(&self.next));
+        self.next += 1;
+        if bad.is_none() {
+            let mut reader = Reader::new(&self.payload[start..]);
+            reader.skip()?;
+            self.at = self.payload.len() - reader.left();
+        }
+        if self.is_empty() && self.at < self.payload.len() {
+            return Err(Damaged.into());
+        }
+        Ok(YieldedRow { bytes: &self.payload[start..self.at], bad })
+    }
+}
+
+/// A row that was yielded.
+#[derive(Debug)]
+pub struct YieldedRow<'a> {
+    /// A dict in marshal form.
+    pub bytes: &'a [u8],
+    bad: Option<String>,
+}
+
+impl YieldedRow<'_> {
+    /// Puts its cells into a table, whose row is then to be ended; or says why it cannot be kept.
+    pub fn put(self, table: &mut TableBuilder) -> Result<(), String> {
+        if let Some(message) = self.bad {
+            return Err(message);
+        }
+        let mut reader = Reader::new(self.bytes);
+        match reader.token() {
+            Ok(Token::Dict) => cells(&mut reader, table).map_err(|bad| match bad {
+                BadResult::Unkept(message) => message,
+                BadResult::Damaged => Damaged.to_string(),
+            }),
+            _ => Err(Damaged.to_string()),
+        }
+    }
+}
+
 /// Fixed-width fields before the marshal data.
 struct Fields<'a>(&'a [u8]);
 
@@ -239,6 +313,14 @@ impl From<Damaged> for BadResult {
 /// A row, after its dict's opening.
 #[inline]
 fn row(reader: &mut Reader, added: &mut TableBuilder) -> Result<(), BadResult> {
+    cells(reader, added)?;
+    added.end_row();
+    Ok(())
+}
+
+/// The cells of a row that is then to be ended.
+#[inline]
+fn cells(reader: &mut Reader, added: &mut TableBuilder) -> Result<(), BadResult> {
     let rows = added.rows();
     for at in 0.. {
         let name = match reader.key() {
@@ -260,7 +342,6 @@ fn row(reader: &mut Reader, added: &mut TableBuilder) -> Result<(), BadResult> {
             Err(ReadError::Unkept(why)) => return Err(BadResult::Unkept(format!("column \"{name}\": {why}"))),
         }
     }
-    added.end_row();
     Ok(())
 }
 

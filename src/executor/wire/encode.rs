@@ -7,7 +7,7 @@ use crate::executor::{Job, Shape, TaskInput, Work};
 use crate::spec::model::{Call, ChunkFormat};
 
 /// The worker's modules, each after those that it imports.
-const MODULES: [(&str, &str); 9] = [
+const MODULES: [(&str, &str); 10] = [
     ("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")),
     ("bpp_flow.capture", include_str!("../../../python/bpp_flow/capture.py")),
     ("bpp_flow.failures", include_str!("../../../python/bpp_flow/failures.py")),
@@ -16,6 +16,7 @@ const MODULES: [(&str, &str); 9] = [
     ("bpp_flow.tables", include_str!("../../../python/bpp_flow/tables.py")),
     ("bpp_flow.memory", include_str!("../../../python/bpp_flow/memory.py")),
     ("bpp_flow.calls", include_str!("../../../python/bpp_flow/calls.py")),
+    ("bpp_flow.yielding", include_str!("../../../python/bpp_flow/yielding.py")),
     ("bpp_flow.worker", include_str!("../../../python/bpp_flow/worker.py")),
 ];
 
@@ -106,6 +107,11 @@ pub fn rows_frame(table: &Table) -> Vec<u8> {
 /// The group's rows are complete.
 pub fn end_of_rows_frame() -> Vec<u8> {
     end(begin(kind::END_OF_ROWS, &[]))
+}
+
+/// The rows of a job's function are wanted.
+pub fn yield_frame(seq: u64, job_id: u32) -> Vec<u8> {
+    end(begin(kind::YIELD, &[&seq.to_le_bytes(), &job_id.to_le_bytes()]))
 }
 
 /// No more tasks.

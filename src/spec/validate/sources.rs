@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::references::{Place, Rows};
 use super::stages::misspelt;
 use super::{Builder, names_of, text_of, texts_of};
 use crate::data::Value;
 use crate::data::sql::Database;
 use crate::diagnostic::Diagnostic;
 use crate::spec::grammar::{READERS, SOURCE};
-use crate::spec::model::{CellType, Format, Header, Reader, Source, TextOptions};
+use crate::spec::model::{CellType, Format, Header, Program, Reader, Source, TextOptions};
 use crate::spec::nearest::nearest;
+use crate::spec::units;
 use crate::spec::yaml::Node;
 
 /// The columns of `glob` rows beside the wildcards.
@@ -63,6 +65,8 @@ impl<'a> Builder<'a> {
             "range" => return self.range(value).map(|(start, stop, step)| Reader::Range { start, stop, step }),
             "product" | "zip" => return self.sweep(key, value, source),
             "sql" => return self.sql(value),
+            "python" => return self.generator(value, source),
+            "command" => return self.command_source(value),
             _ => return None,
         };
         let paths = names_of(value);
@@ -80,6 +84,8 @@ impl<'a> Builder<'a> {
             ("delimiter", ["csv", "tsv"].as_slice()),
             ("schema", ["csv", "tsv", "jsonl"].as_slice()),
             ("where", ["product", "zip"].as_slice()),
+            ("args", ["python"].as_slice()),
+            ("length", ["python"].as_slice()),
         ] {
             if let Some((key, _)) = source.entry(option).filter(|_| !readers.contains(&reader)) {
                 let message = format!("`{option}` means nothing to `{reader}`");
@@ -145,6 +151,48 @@ impl<'a> Builder<'a> {
                 Some(Reader::Glob { pattern })
             }
         }
+    }
+
+    fn generator(&mut self, node: &Node, source: &Node) -> Option<Reader> {
+        let (module, function) = units::function(node.text()?).ok()?;
+        let args = source.get("args").and_then(Node::entries).unwrap_or_default();
+        Some(Reader::Program(Program::Python {
+            module,
+            function,
+            args: args.iter().map(|(name, value)| (name.key_text().to_string(), value.as_value())).collect(),
+            length: source.get("length").and_then(Node::scalar).and_then(|s| match s.value {
+                Value::Int(v) => u64::try_from(v).ok(),
+                _ => None,
+            }),
+            interpreter: self.root.get("defaults").and_then(|d| d.get("interpreter")).and_then(text_of),
+        }))
+    }
+
+    fn command_source(&mut self, node: &Node) -> Option<Reader> {
+        let rows = Rows::None("a source runs before there are rows");
+        let place = Place { what: "a source", rows, run: false, files: None };
+        let before = self.mistakes.len();
+        let mut argv = Vec::new();
+        for element in node.elements()? {
+            let Some(template) = self.template(element, false, place) else { continue };
+            match template.render_words(&self.scope()) {
+                Ok(words) => argv.extend(words),
+                Err(error) if error.0.contains("environment") => {
+                    self.mistake(element.span, error.0, "set it, or give a default: {{ env.NAME | default('…') }}");
+                }
+                Err(error) => {
+                    self.mistake(element.span, error.0, "a source's arguments are settled before anything runs")
+                }
+            }
+        }
+        if self.mistakes.len() > before {
+            return None;
+        }
+        if argv.first().is_none_or(String::is_empty) {
+            self.mistake(node.span, "`command` names no program", "write [program, argument, …]");
+            return None;
+        }
+        Some(Reader::Program(Program::Command { argv }))
     }
 
     /// start, stop and step.
@@ -220,7 +268,7 @@ impl<'a> Builder<'a> {
 pub(super) fn columns_of(reader: &Reader) -> Option<Vec<String>> {
     match reader {
         Reader::Files { text: TextOptions { header: Header::Names(names), .. }, .. } => Some(names.clone()),
-        Reader::Files { .. } | Reader::Sql { .. } => None,
+        Reader::Files { .. } | Reader::Sql { .. } | Reader::Program(_) => None,
         Reader::Glob { pattern } => {
             let wildcards = wildcards(pattern).unwrap_or_default();
             Some(GLOB_COLUMNS.iter().map(|c| c.to_string()).chain(wildcards).collect())
