@@ -111,7 +111,7 @@ class Worker:
                 return done, failed, begun
             assert kind == b"P", kind
             seq, first, items, _mean, _peak = struct.unpack_from("<QIIII", payload)
-            told, at = load(payload, 20)
+            told, at = load(payload, 24)
             slow.update(told[0])
             self.slow = slow
             failures = {f[0]: f[1:] for f in told[1]}
@@ -120,6 +120,31 @@ class Worker:
                 if item not in failures:
                     done[item], at = load(payload, at)
             assert at == len(payload)
+
+    def want(self, job):
+        """Asks for the rows that a job's function yields."""
+        self.seq += 1
+        self.send(b"Y", struct.pack("<QI", self.seq, job))
+
+    def yielded(self):
+        """(rows, {row: what is wrong with it}, what broke it)."""
+        rows, bad = [], {}
+        while True:
+            kind, payload = self.receive()
+            if kind != b"Y":
+                return rows, bad, marshal.loads(payload[8:]) if kind == b"X" else None
+            rows += self.rows_of(payload, bad)
+
+    def rows_of(self, payload, bad):
+        _, count = struct.unpack_from("<QI", payload)
+        told, at = load(payload, 12)
+        bad.update(told)
+        rows = []
+        for _ in range(count - len(told)):
+            row, at = load(payload, at)
+            rows.append(row)
+        assert at == len(payload)
+        return rows
 
     def captured(self):
         size = os.lseek(self.capture, 0, os.SEEK_END)

@@ -1,8 +1,11 @@
 """The worker from outside, with nothing but the standard library."""
 
+import contextlib
 import datetime
 import os
+import signal
 import struct
+import threading
 import time
 import unittest
 
@@ -326,7 +329,7 @@ class Process(Case):
             kind, payload = worker.receive()
             self.assertEqual(kind, b"P")
             reported += struct.unpack_from("<QIII", payload)[2]
-            slow.update(load(payload, 20)[0][0])
+            slow.update(load(payload, 24)[0][0])
         self.assertGreaterEqual(slow[1], 10_000)
 
     def test_forks_of_an_item(self):
@@ -386,6 +389,72 @@ class Process(Case):
         self.assertEqual([b"from 1\n" in f and b"from 0" not in f for f in failures], [True])
         worker.send(b"Q")
         self.assertEqual(worker.process.wait(10), 0)
+
+
+@contextlib.contextmanager
+def asking(worker):
+    """Asks for rows that wait, as bpp-flow does when none come."""
+    over = threading.Event()
+
+    def ask():
+        while not over.wait(0.02):
+            worker.process.send_signal(signal.SIGURG)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class Yielding(Case):
+    """A source's function."""
+
+    def rows(self, source, function="f", **more):
+        worker = self.worker(source)
+        worker.want(worker.job(function, shape="many", **more))
+        return worker.yielded()
+
+    def test_rows_and_tables(self):
+        source = "def f(n):\n    yield {'x': n}\n    yield 1\n    yield None\n    yield [{'x': 2}, 3]\n    yield (4, 5)"
+        rows, bad, end = self.rows(source, args={"n": 0})
+        self.assertEqual(rows, [{"x": 0}, {"value": 1}, {"value": None}, {"x": 2}, {"value": 3}, {"value": [4, 5]}])
+        self.assertEqual((bad, end), ({}, None))
+
+    def test_what_is_returned_is_rows(self):
+        rows, _, end = self.rows("def f(): return [{'x': 1}, [2, 3]]")
+        self.assertEqual((rows, end), ([{"x": 1}, {"value": [2, 3]}], None))
+        self.assertIn("it returned None", self.rows("def f(): pass")[2])
+
+    def test_a_row_that_cannot_be_kept(self):
+        rows, bad, end = self.rows("def f():\n    yield {'x': 1}\n    yield {'x': object()}\n    yield {'x': 3}")
+        self.assertEqual((rows, end), ([{"x": 1}, {"x": 3}], None))
+        self.assertIn('column "x": a value of type object', bad[1])
+
+    def test_an_exception_comes_after_the_rows_before_it(self):
+        rows, _, end = self.rows("def f():\n    yield {'x': 1}\n    print('words')\n    raise KeyError('k')")
+        self.assertEqual(rows, [{"x": 1}])
+        self.assertTrue(end.startswith("m:f: KeyError: 'k'\nTraceback"), end)
+        self.assertTrue(end.endswith("its output:\nwords"), end)
+        self.assertNotIn("<bpp-flow>", end)
+
+    def test_it_is_closed_when_no_more_is_wanted(self):
+        source = (
+            "import time\ndef f():\n    try:\n        yield {'x': 1}\n        yield {'x': 2}\n        time.sleep(100)\n"
+            "    finally:\n        open('closed', 'w').close()\n"
+        )
+        worker = self.worker(source)
+        worker.want(worker.job("f", shape="many"))
+        rows = []
+        with asking(worker):
+            while len(rows) < 2:
+                rows += worker.rows_of(worker.receive()[1], {})
+        self.assertEqual(rows, [{"x": 1}, {"x": 2}])
+        worker.process.send_signal(signal.SIGTERM)
+        self.assertEqual(worker.process.wait(20), 0)
+        self.assertTrue(os.path.exists(os.path.join(worker.folder, "closed")))
 
 
 if __name__ == "__main__":
