@@ -49,7 +49,7 @@ fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surr
         run: Some(surroundings.run),
         ..Scope::default()
     };
-    let outputs = workflow.outputs.iter().filter_map(|output| output.path.render_text(&scope).ok());
+    let outputs = workflow.outputs.iter().filter_map(|output| output.path(&scope).ok().flatten());
     source::Surroundings {
         dir: workflow.dir.clone(),
         excluded: Arc::new(outputs.map(|path| workflow.dir.join(path)).collect()),

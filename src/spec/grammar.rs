@@ -482,7 +482,7 @@ const OUTPUTS: Kind = Kind::OneOrMore(&Kind::Either(&[Kind::Template, Kind::Shap
 pub static OUTPUT: Shape = Shape {
     what: "an output",
     name: "output",
-    doc: "A file that a stage's rows are written to.",
+    doc: "A file, or a table of a database, that a stage's rows are written to.",
     keys: &[&[
         key("path", Kind::Template, "The file, relative to the workflow file."),
         key("format", Kind::Word(FORMATS), "Its format; default: by the extension."),
@@ -493,12 +493,17 @@ pub static OUTPUT: Shape = Shape {
             "`include`: failed rows are written too.",
         ),
         key("allow_outside", Kind::Bool, "`true`: a path made of templates may lead out of the workflow's folder."),
-        later("sql", Kind::Text, "The URL of a database."),
-        later("table", Kind::Text, "The database table."),
-        later("mode", Kind::Text, "How the table is written."),
+        key("sql", Kind::Template, "The URL of a database, instead of `path`; see a source's `sql`."),
+        key("table", Kind::Text, "The table in it: `name` or `schema.name`."),
+        key("mode", Kind::Word(TABLE_MODES), "How the table is written; default replace."),
     ]],
-    required: &["path"],
+    required: &[],
 };
+
+const TABLE_MODES: &[Word] = &[
+    word("replace", "the table holds these rows and no others; one that bpp-flow did not make is refused"),
+    word("upsert", "rows of the same key are updated, others inserted"),
+];
 
 const FORMATS: &[Word] = &[
     word("parquet", "Parquet"),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::template::{Expression, Template, TemplateTree};
+use super::template::{Expression, RenderError, Scope, Template, TemplateTree};
 use crate::data::Value;
+use crate::data::export::TableTarget;
 use crate::data::sql::Database;
 use crate::diagnostic::Span;
 
@@ -31,12 +32,17 @@ pub struct Workflow {
 }
 
 impl Workflow {
-    /// The databases that it reads.
+    /// The databases that it reads and writes.
     pub fn databases(&self) -> impl Iterator<Item = &Database> {
-        self.sources.iter().filter_map(|source| match &source.reader {
+        let read = self.sources.iter().filter_map(|source| match &source.reader {
             Reader::Sql { database, .. } => Some(database),
             _ => None,
-        })
+        });
+        let written = self.outputs.iter().filter_map(|output| match &output.place {
+            OutputPlace::Table(target) => Some(&target.database),
+            OutputPlace::File { .. } => None,
+        });
+        read.chain(written)
     }
 }
 
@@ -408,20 +414,42 @@ pub struct Init {
     pub args: Vec<(String, TemplateTree)>,
 }
 
-/// A file that a stage's rows are written to.
+/// What a stage's rows are written to.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// Index of the stage.
     pub stage: usize,
-    /// The path, relative to the workflow.
-    pub path: Template,
-    pub format: Format,
+    pub place: OutputPlace,
     /// Only these columns, in this order.
     pub columns: Option<Vec<String>>,
     /// `failed: include`: also failed rows, with `status` and `error`.
     pub with_failed: bool,
-    /// Whether its path may lead out of the workflow's folder; what is written without templates always may.
+    /// Whether a path may lead out of the workflow's folder; what is written without templates always may.
     pub allow_outside: bool,
-    /// Of the path.
+    /// Of the path or URL.
     pub span: Span,
+}
+
+/// Where an output lies.
+#[derive(Debug, Clone)]
+pub enum OutputPlace {
+    /// The path, relative to the workflow.
+    File {
+        path: Template,
+        format: Format,
+    },
+    Table(TableTarget),
+}
+
+impl Output {
+    /// The path of the file that it is or lies in, relative to the workflow; `None`: it lies on a server.
+    ///
+    /// # Errors
+    /// When a template cannot be rendered.
+    pub fn path(&self, scope: &Scope<'_>) -> Result<Option<String>, RenderError> {
+        match &self.place {
+            OutputPlace::File { path, .. } => path.render_text(scope).map(Some),
+            OutputPlace::Table(target) => Ok(target.database.path().map(str::to_string)),
+        }
+    }
 }

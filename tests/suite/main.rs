@@ -4,6 +4,8 @@
 //! - `running`, `planning`, `versions`, `selecting`: run and resume, `plan` and its reasons, what is recomputed and
 //!   what is not.
 //! - `sources`, `sweeps`, `generators`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
+//! - `sources`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
+//! - `sql`: SQLite files and a PostgreSQL server, as sources and outputs.
 //! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
 //! - `files`: files that items make, and what is remembered of the contents of files.
 //! - `limits`, `suspects`: memory, workers that are recycled, items that take bpp-flow down.
@@ -20,6 +22,7 @@
 #![expect(clippy::disallowed_methods, reason = "the suite starts the program")]
 
 mod env;
+mod postgres;
 
 mod awkward;
 mod broken;
@@ -46,6 +49,7 @@ mod security;
 mod selecting;
 mod signals;
 mod sources;
+mod sql;
 mod stages;
 mod suspects;
 mod sweeps;

@@ -1,4 +1,4 @@
-//! Tables written as files: csv, tsv, jsonl, parquet, arrow.
+//! Tables written as files (csv, tsv, jsonl, parquet, arrow), and as tables of databases ([`database`]).
 //!
 //! Two passes over the same tables. The first unites the columns' types: [`Schema::observe`] each table, then
 //! [`Schema::finish`], which tells every clash (`csv` and the typed formats need one type a column; `jsonl`
@@ -16,6 +16,7 @@
 //! | list, mapping | JSON | JSON | List, Struct with the union of the keys |
 
 mod arrays;
+mod database;
 mod schema;
 mod text;
 mod whole_file;
@@ -33,6 +34,7 @@ use parquet::file::properties::WriterProperties;
 use super::table::Table;
 use crate::spec::model::Format;
 
+pub use database::{TableMode, TableTarget, TableWriter};
 pub use schema::{OutputSchema, Schema};
 pub use whole_file::WholeFile;
 
@@ -52,6 +54,9 @@ pub enum ExportError {
     /// A column that was asked for is nowhere.
     #[error("there is no column {column:?} to export{}", nearest.as_ref().map_or(String::new(), |n| format!("; did you mean {n:?}?")))]
     NoColumn { column: String, nearest: Option<String> },
+    /// The database says no.
+    #[error(transparent)]
+    Database(#[from] super::sql::SqlError),
     /// The file cannot be written.
     #[error("cannot write the rows")]
     Io(#[from] std::io::Error),

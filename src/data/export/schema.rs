@@ -84,6 +84,15 @@ impl Schema {
         self.rows += table.rows() as u64;
     }
 
+    /// The united types, for a table of a database: one a column, integers of any size; what is nested is JSON.
+    ///
+    /// # Errors
+    /// As [`Schema::finish`].
+    pub fn finish_for_table(mut self) -> Result<OutputSchema, ExportError> {
+        self.columns.iter_mut().for_each(|(_, kinds)| kinds.forget_nested());
+        self.finish(ExportFormat::Csv)
+    }
+
     /// The united types.
     ///
     /// # Errors
@@ -121,7 +130,7 @@ impl Schema {
 }
 
 impl OutputSchema {
-    pub(super) fn columns(&self) -> &[OutputColumn] {
+    pub(in crate::data::export) fn columns(&self) -> &[OutputColumn] {
         &self.columns
     }
 
@@ -307,6 +316,13 @@ impl Kinds {
             }
         };
         self.fields[at].1.observe(row, value);
+    }
+
+    /// Makes JSON of lists and mappings, whatever is in them.
+    fn forget_nested(&mut self) {
+        self.first[Leaf::Map as usize] = self.row(Leaf::Map).into_iter().chain(self.row(Leaf::List)).min();
+        self.first[Leaf::List as usize] = None;
+        self.fields.clear();
     }
 
     /// The one type that holds all cells.

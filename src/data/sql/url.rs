@@ -67,6 +67,14 @@ impl Database {
         }
     }
 
+    /// The path of an SQLite file, relative to the workflow.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Database::Sqlite(path) => Some(path),
+            Database::Postgres(_) => None,
+        }
+    }
+
     /// What must not be shown of it.
     pub fn password(&self) -> Option<String> {
         match self {

@@ -186,7 +186,7 @@ impl<'a> Builder<'a> {
         self.sweeps(sources, &built_sources);
         let built_stages: Vec<_> = stages.iter().map(|(key, node)| self.stage(key, node, &built_sources)).collect();
         self.cycles(stages);
-        let outputs = self.outputs(self.section("outputs"));
+        let outputs = self.outputs(self.section("outputs"), &built_sources, &built_stages);
         Some(Workflow {
             name: name?,
             description: root.get("description").and_then(text_of),

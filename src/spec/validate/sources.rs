@@ -6,7 +6,6 @@ use super::references::{Place, Rows};
 use super::stages::misspelt;
 use super::{Builder, names_of, text_of, texts_of};
 use crate::data::Value;
-use crate::data::sql::Database;
 use crate::diagnostic::Diagnostic;
 use crate::spec::grammar::{READERS, SOURCE};
 use crate::spec::model::{CellType, Format, Header, Program, Reader, Source, TextOptions};
@@ -222,13 +221,7 @@ impl<'a> Builder<'a> {
             let help = "a parameter could say anything there; filter in a stage: `filter: SOURCE`, `where: …`";
             self.mistake(query_node.span, "a query cannot hold templates", help);
         }
-        let database = match Database::parse(&text_of(url)?, &self.env) {
-            Ok(database) => Some(database),
-            Err((message, help)) => {
-                self.mistake(url.span, message, help);
-                None
-            }
-        };
+        let database = self.database(&text_of(url)?, url);
         Some(Reader::Sql { database: database?, query })
     }
 

@@ -140,7 +140,14 @@ fn a_workflow_of_everything() {
     assert_eq!(argv.iter().map(|t| t.source()).collect::<Vec<_>>()[2..], ["007", "true"]);
     assert_eq!(stage("once").after.len(), 2);
     assert_eq!(stage("once").verb, Verb::Once);
-    let formats: Vec<Format> = workflow.outputs.iter().map(|o| o.format).collect();
+    let formats: Vec<Format> = workflow
+        .outputs
+        .iter()
+        .filter_map(|o| match o.place {
+            OutputPlace::File { format, .. } => Some(format),
+            OutputPlace::Table(_) => None,
+        })
+        .collect();
     assert_eq!(formats, [Format::Parquet, Format::Csv, Format::Jsonl]);
     assert!(workflow.outputs[2].with_failed);
 }
