@@ -12,7 +12,7 @@ from time import perf_counter as clock
 
 from .calls import BrokenJob, broken, with_output
 from .failures import clean
-from .results import namer, rows_of, serialise, table_rows
+from .results import namer, one, rows_of, table_rows
 from .values import Unkept
 
 FLUSH = 0.005  # seconds until rows are sent
@@ -56,7 +56,7 @@ class Outlet:
 
     def put(self, row):
         try:
-            blob = serialise(row)
+            blob = one(row)
         except Unkept as error:
             self.bad.append((self.count, clean(str(error), MAX_MESSAGE)))
         else:
@@ -137,6 +137,8 @@ def given(job, name):
     out = job.function(**job.args)
     if out is None:
         raise Unkept("it returned None; a source's function yields rows (or returns them)")
+    if hasattr(out, "__aiter__"):
+        raise Unkept("an asynchronous generator cannot be a source; yield from a plain function")
     if hasattr(out, "__next__"):
         return out
     # The elements of a list are rows, not lists of rows.

@@ -61,6 +61,9 @@ pub struct Counts {
     pub total: u64,
     /// Whether more may come.
     pub total_known: bool,
+    /// How many there will be, where a source says so before it is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<u64>,
     /// Results that hold, earlier ones included.
     pub done: u64,
     /// Of these, results that this run made.
@@ -75,6 +78,13 @@ pub struct Counts {
     pub possible: u64,
     /// In hand.
     pub running: u64,
+}
+
+impl Counts {
+    /// How many items there are or will be, as far as that can be told.
+    pub fn end(&self) -> Option<u64> {
+        if self.total_known { Some(self.total) } else { self.expected.filter(|expected| *expected >= self.total) }
+    }
 }
 
 /// What became of a stage in a run.

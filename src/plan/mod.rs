@@ -20,7 +20,7 @@ pub use graph::Graph;
 
 use crate::data::{Hash, Secrets, Uses, Value, source};
 use crate::executor::Job;
-use crate::spec::model::{CommandAction, Input, Settings, Verb, Workflow};
+use crate::spec::model::{CommandAction, Input, Program, Reader, Settings, Verb, Workflow};
 use crate::spec::template::{Expression, TemplateTree};
 
 /// A workflow, ready to run.
@@ -171,6 +171,27 @@ impl Plan {
                 self.stages.iter().any(|stage| selected[stage.index] && stage.inputs.contains(&Input::Source(s)))
             })
             .collect()
+    }
+
+    /// How many items each stage will have, as far as sources say how long they are; of each, `limit` at most.
+    pub fn expected(&self, limit: Option<u64>) -> Vec<Option<u64>> {
+        let mut expected = vec![None; self.stages.len()];
+        for &index in self.graph.order() {
+            let rows = |input: &Input| match *input {
+                Input::Source(source) => match self.workflow.sources[source].reader {
+                    Reader::Program(Program::Python { length: Some(length), .. }) => {
+                        Some(limit.map_or(length, |limit| limit.min(length)))
+                    }
+                    _ => None,
+                },
+                Input::Stage(stage) if self.stages[stage].changes_count() => None,
+                Input::Stage(stage) => expected[stage],
+            };
+            let stage = &self.stages[index];
+            let counted = !stage.inputs.is_empty() && !matches!(stage.verb, Verb::Reduce { .. });
+            expected[index] = counted.then(|| stage.inputs.iter().map(rows).sum::<Option<u64>>()).flatten();
+        }
+        expected
     }
 
     /// The stages that read from `input`.

@@ -91,11 +91,10 @@ impl Meter {
 
     /// `1,200/2,000 done, 3 failed, 210/s, 4s left`.
     pub fn line(&self, now: Duration, style: Style) -> String {
-        let Counts { total, total_known, done, failed, blocked, .. } = self.counts;
-        let mut parts = vec![if total_known {
-            format!("{}/{} done", grouped(done), grouped(total))
-        } else {
-            format!("{} done", grouped(done))
+        let Counts { done, failed, blocked, .. } = self.counts;
+        let mut parts = vec![match self.counts.end() {
+            Some(end) => format!("{}/{} done", grouped(done), grouped(end)),
+            None => format!("{} done", grouped(done)),
         }];
         if failed > 0 {
             parts.push(style.paint(Tint::Red, &format!("{} failed", grouped(failed))));
@@ -113,8 +112,8 @@ impl Meter {
 
 /// Seconds until a stage is through at a rate; `None` where it cannot be told.
 pub fn seconds_left(counts: &Counts, rate: f64) -> Option<f64> {
-    let left = counts.due + counts.running + counts.possible;
-    (counts.total_known && rate > 0.0).then(|| left as f64 / rate)
+    let left = counts.end()?.saturating_sub(counts.done + counts.failed + counts.blocked);
+    (rate > 0.0).then(|| left as f64 / rate)
 }
 
 #[cfg(test)]
@@ -146,6 +145,17 @@ mod tests {
         meter.update(at(0.0), Counts { total: 500, done: 7, blocked: 2, ..Counts::default() });
         assert_eq!(meter.line(at(0.1), Style::PLAIN), "7 done, 2 blocked");
         assert_eq!(meter.seconds_left(at(9.0)), None);
+    }
+
+    #[test]
+    fn what_a_source_promises_is_the_end_until_there_is_more() {
+        let mut meter = Meter::default();
+        meter.update(at(0.0), Counts::default());
+        let promised = Counts { total: 200, done: 100, ran: 100, due: 100, expected: Some(1000), ..Counts::default() };
+        meter.update(at(1.0), promised);
+        assert_eq!(meter.line(at(1.0), Style::PLAIN), "100/1,000 done, 100/s, 9s left");
+        meter.update(at(2.0), Counts { total: 1001, ..promised });
+        assert_eq!(meter.seconds_left(at(2.0)), None);
     }
 
     #[test]

@@ -283,7 +283,8 @@ impl Bars {
 
 fn draw(bar: &ProgressBar, name: &str, width: usize, meter: &Meter) {
     let counts = meter.counts();
-    let known = counts.total_known || meter.finished();
+    let end = counts.end().or(meter.finished().then_some(counts.total));
+    let known = end.is_some();
     let template = if known { "{prefix}  {bar:24}  {wide_msg}" } else { "{prefix}  {spinner:24}  {wide_msg}" };
     let style = ProgressStyle::with_template(template).expect("a constant template");
     let style = style.progress_chars("━╸ ").tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ");
@@ -291,8 +292,8 @@ fn draw(bar: &ProgressBar, name: &str, width: usize, meter: &Meter) {
         bar.set_style(style);
         bar.set_prefix(format!("{:width$}", cut(name, width)));
     }
-    if known {
-        bar.set_length(counts.total.max(1));
+    if let Some(end) = end {
+        bar.set_length(end.max(1));
         bar.set_position(counts.done + counts.failed + counts.blocked);
     }
 }

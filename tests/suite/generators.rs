@@ -219,9 +219,11 @@ fn one_that_is_killed() {
 
 #[test]
 fn rows_are_run_as_they_come() {
-    let env = generating("{ python: \"f:waits\", args: { gate: go } }");
+    let env = generating("{ python: \"f:waits\", args: { gate: go }, length: 3 }");
     let run = env.spawn(&["run"]);
     until("the first rows are run while the generator waits", || env.logged("doubled").len() == 2);
+    until("its length is told", || env.status_of("d")["expected"] == 3);
+    assert_eq!(env.status_of("d")["total_known"], false);
     env.open_gate("go");
     run.wait().exits(0);
     assert_eq!(ints(&env.column("d", "y")), [0, 2, 4]);

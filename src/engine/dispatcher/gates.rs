@@ -95,6 +95,7 @@ impl Dispatcher<'_> {
         let run = &mut self.stages[index];
         run.settled = true;
         run.counts.total_known = true;
+        run.counts.expected = None;
         let (stage, summary, counts) = (run.planned.name.clone(), run.summary(), run.counts);
         let _ = self.lines.events.send(Event::Progress { stage: stage.clone(), counts });
         let _ = self.lines.events.send(Event::StageFinished { stage, summary });

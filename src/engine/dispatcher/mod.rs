@@ -223,7 +223,11 @@ impl<'a> Dispatcher<'a> {
         executor: Box<dyn Executor>,
         record: &'a mut dyn FnMut(&[StageRun]) -> Option<Write>,
     ) -> Dispatcher<'a> {
-        let stages = orders.plan.stages.iter().map(|s| StageRun::new(s.clone(), orders.selected[s.index])).collect();
+        let stages = orders.plan.stages.iter().map(|s| StageRun::new(s.clone(), orders.selected[s.index]));
+        let mut stages: Vec<StageRun> = stages.collect();
+        for (run, expected) in stages.iter_mut().zip(orders.plan.expected(orders.limit)) {
+            run.counts.expected = expected;
+        }
         let sources = orders.plan.workflow.sources.len();
         Dispatcher {
             stages,

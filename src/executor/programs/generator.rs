@@ -117,7 +117,6 @@ impl Generator {
         self.over = true;
         self.data.push(wire::quit_frame());
         self.data.flush();
-        self.process.wait_for_end(FAREWELL);
     }
 
     /// Waits for more, as long as the draft can.
@@ -175,6 +174,14 @@ impl Iterator for Generator {
                 Some(Ok(rows))
             }
             (batch, _) => batch.transpose(),
+        }
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        if self.over {
+            self.process.wait_for_end(FAREWELL);
         }
     }
 }
