@@ -87,7 +87,10 @@ pub fn compile(flow: &Flow, options: &RunOptions, run: &str) -> Result<Plan, Eng
         programs: Some(Arc::new(programs)),
         backend: options.debug.then_some(Backend::Serial),
     };
-    Ok(Plan::compile(Arc::new(flow.workflow.clone()), &surroundings)?)
+    let mut plan = Plan::compile(Arc::new(flow.workflow.clone()), &surroundings)?;
+    // The state never matches a pattern, wherever it lies.
+    Arc::make_mut(&mut plan.reading.0.excluded).insert(flow.state_dir.clone());
+    Ok(plan)
 }
 
 /// What is known of files' contents; looked up in the store, if anything is looked for before it is opened.

@@ -6,6 +6,8 @@
 //! - `sources`, `sweeps`, `generators`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
 //! - `sources`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen from outside.
 //! - `sql`: SQLite files and a PostgreSQL server, as sources and outputs.
+//! - `sources`, `sweeps`, `generators`, `globs`, `outputs`, `stages`, `calls`, `commands`, `values`: the language, seen
+//!   from outside.
 //! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
 //! - `files`: files that items make, and what is remembered of the contents of files.
 //! - `limits`, `suspects`: memory, workers that are recycled, items that take bpp-flow down.
@@ -35,6 +37,7 @@ mod explaining;
 mod failures;
 mod files;
 mod generators;
+mod globs;
 mod inspecting;
 mod limits;
 mod locking;

@@ -59,6 +59,9 @@ fn read(names: &[String], files: Vec<Match>, around: &Surroundings, first_row: u
                 let cells = describe(file, names, &stamp, digest);
                 table.push_row(cells.iter().map(|(n, v)| (*n, v)));
             }
+            Err(_) if file.path.contains(char::REPLACEMENT_CHARACTER) => {
+                batch.bad.push((row, bad_row(format!("{}: its name is not valid UTF-8: rename it", file.path))));
+            }
             Err(e) => batch.bad.push((row, bad_row(format!("{}: cannot be read: {e}", file.path)))),
         }
     }

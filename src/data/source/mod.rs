@@ -142,7 +142,7 @@ fn bad_row(message: impl Into<String>) -> Failure {
 pub struct Surroundings {
     /// The workflow's folder, to which paths are relative.
     pub dir: PathBuf,
-    /// Absolute paths that no pattern matches: the workflow's own outputs.
+    /// Absolute paths that no pattern matches: the workflow's own outputs, and its state with all that is in it.
     pub excluded: Arc<HashSet<PathBuf>>,
     /// Remembers the digests of files.
     pub digests: Option<Arc<Digests>>,

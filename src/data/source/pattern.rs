@@ -1,8 +1,10 @@
 //! Glob patterns and the files that match them.
 //!
 //! `*`, `?` and `[a-z]` stay within a name, a segment `**` is any number of folders, `{csv,tsv}` one of several
-//! texts, `{name}` a named wildcard: at least one character, as many as fit. Hidden names match only where the
-//! pattern spells out the dot; names that begin with `.bpp-flow` never do. Matches are regular files, sorted by path.
+//! texts, `{name}` a named wildcard: at least one character, as many as fit; one that stands twice is the same text.
+//! A `**` at the end is all files below. Hidden names match only where the pattern spells out the dot; names that begin
+//! with `.bpp-flow` never do. Links to folders are followed where a name matches them, not by `**`. Matches are regular
+//! files, sorted by path.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,6 +20,8 @@ pub(crate) struct Pattern {
     segments: Vec<Segment>,
     /// The named wildcards, in order of appearance.
     pub names: Vec<String>,
+    /// Whether one stands in several segments: then more than one of the texts it may be has to be tried.
+    repeats: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -27,6 +31,14 @@ enum Segment {
     /// `**`
     Folders,
     Wild(Vec<Token>),
+}
+
+impl Segment {
+    /// Its named wildcards.
+    fn named(&self) -> impl Iterator<Item = usize> {
+        let tokens = if let Segment::Wild(tokens) = self { tokens.as_slice() } else { &[] };
+        tokens.iter().filter_map(|token| if let Token::Named(at) = token { Some(*at) } else { None })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +89,13 @@ impl Pattern {
                 _ => Segment::Wild(parse_tokens(part, &mut names)?),
             });
         }
-        Ok(Pattern { root: root.into(), segments, names })
+        if matches!(segments.last(), Some(Segment::Folders)) {
+            segments.push(Segment::Wild(vec![Token::Any]));
+        }
+        let repeats = segments.iter().enumerate().any(|(at, segment)| {
+            segment.named().any(|name| segments[at + 1..].iter().flat_map(Segment::named).any(|other| other == name))
+        });
+        Ok(Pattern { root: root.into(), segments, names, repeats })
     }
 
     /// Whether a path would match, whatever is there.
@@ -87,14 +105,14 @@ impl Pattern {
             None => (false, path),
         };
         let parts: Vec<&str> = rest.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
-        let mut texts = vec![String::new(); self.names.len()];
-        absolute == self.root.is_absolute() && fits(&self.segments, &parts, &mut texts)
+        let texts = vec![String::new(); self.names.len()];
+        absolute == self.root.is_absolute() && fits(&self.segments, &parts, &texts)
     }
 
-    /// All files that match, sorted by path; `excluded` holds absolute paths that never do.
+    /// All files that match, sorted by path; `excluded` holds absolute paths (of files and folders) that never do.
     pub fn find(&self, dir: &Path, excluded: &HashSet<PathBuf>) -> io::Result<Vec<Match>> {
         let texts = vec![String::new(); self.names.len()];
-        let mut walk = Walk { dir, excluded, matches: Vec::new() };
+        let mut walk = Walk { dir, excluded, all: self.repeats, matches: Vec::new() };
         walk.descend(&self.root, &self.segments, &texts)?;
         let mut matches = walk.matches;
         matches.sort();
@@ -166,7 +184,7 @@ fn parse_braces(inner: &str, names: &mut Vec<String>) -> Result<Token, String> {
 }
 
 /// Matches the names of a path.
-fn fits(segments: &[Segment], parts: &[&str], texts: &mut [String]) -> bool {
+fn fits(segments: &[Segment], parts: &[&str], texts: &[String]) -> bool {
     let Some((segment, tail)) = segments.split_first() else { return parts.is_empty() };
     match (segment, parts.split_first()) {
         (Segment::Folders, None) => fits(tail, parts, texts),
@@ -175,41 +193,66 @@ fn fits(segments: &[Segment], parts: &[&str], texts: &mut [String]) -> bool {
         }
         (Segment::Plain(name), Some((part, rest))) => name == part && fits(tail, rest, texts),
         (Segment::Wild(tokens), Some((part, rest))) => {
-            let mut texts = texts.to_vec();
             let hidden = part.starts_with('.') && tokens.first() != Some(&Token::Char('.'));
-            !hidden && matches(tokens, part, &mut texts) && fits(tail, rest, &mut texts)
+            let mut found = |texts: &[String]| Ok(fits(tail, rest, texts));
+            !hidden && each_match(tokens, part, &mut texts.to_vec(), &mut found).unwrap_or(false)
         }
         (_, None) => false,
     }
 }
 
-/// Matches a name; what the named wildcards stand for is put into `texts` (those that hold something already must
-/// stand for the same).
-fn matches(tokens: &[Token], name: &str, texts: &mut Vec<String>) -> bool {
-    let Some((token, tail)) = tokens.split_first() else { return name.is_empty() };
+/// Matches a name, calling `found` with what the named wildcards stand for (those of `texts` that hold something
+/// already must stand for the same), the first of them as long as can be; again and again until it says true.
+fn each_match(
+    tokens: &[Token],
+    name: &str,
+    texts: &mut Vec<String>,
+    found: &mut dyn FnMut(&[String]) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let Some((token, tail)) = tokens.split_first() else {
+        return if name.is_empty() { found(texts) } else { Ok(false) };
+    };
     let mut chars = name.chars();
     match token {
-        Token::Char(c) => chars.next() == Some(*c) && matches(tail, chars.as_str(), texts),
-        Token::One => chars.next().is_some() && matches(tail, chars.as_str(), texts),
-        Token::Class { ranges, negated } => chars.next().is_some_and(|c| {
-            ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *negated && matches(tail, chars.as_str(), texts)
-        }),
-        Token::Either(choices) => choices
-            .iter()
-            .any(|choice| name.strip_prefix(choice.as_str()).is_some_and(|rest| matches(tail, rest, texts))),
-        Token::Any => ends(name).any(|end| matches(tail, &name[end..], texts)),
-        Token::Named(at) if !texts[*at].is_empty() => {
-            let text = texts[*at].clone();
-            name.strip_prefix(text.as_str()).is_some_and(|rest| matches(tail, rest, texts))
+        Token::Char(c) if chars.next() == Some(*c) => each_match(tail, chars.as_str(), texts, found),
+        Token::One if chars.next().is_some() => each_match(tail, chars.as_str(), texts, found),
+        Token::Class { ranges, negated }
+            if chars.next().is_some_and(|c| ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *negated) =>
+        {
+            each_match(tail, chars.as_str(), texts, found)
         }
-        Token::Named(at) => ends(name).filter(|&end| end > 0).any(|end| {
-            texts[*at] = name[..end].to_string();
-            let found = matches(tail, &name[end..], texts);
-            if !found {
-                texts[*at].clear();
+        Token::Char(_) | Token::One | Token::Class { .. } => Ok(false),
+        Token::Either(choices) => {
+            for rest in choices.iter().filter_map(|choice| name.strip_prefix(choice.as_str())) {
+                if each_match(tail, rest, texts, found)? {
+                    return Ok(true);
+                }
             }
-            found
-        }),
+            Ok(false)
+        }
+        Token::Any => {
+            for end in ends(name) {
+                if each_match(tail, &name[end..], texts, found)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Token::Named(at) if !texts[*at].is_empty() => {
+            let rest = name.strip_prefix(texts[*at].as_str());
+            rest.map_or(Ok(false), |rest| each_match(tail, rest, texts, found))
+        }
+        Token::Named(at) => {
+            for end in ends(name).filter(|&end| end > 0) {
+                texts[*at] = name[..end].to_string();
+                let over = each_match(tail, &name[end..], texts, found);
+                texts[*at].clear();
+                if over? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
     }
 }
 
@@ -221,32 +264,41 @@ fn ends(name: &str) -> impl Iterator<Item = usize> + '_ {
 struct Walk<'a> {
     dir: &'a Path,
     excluded: &'a HashSet<PathBuf>,
+    /// Whether all texts that the wildcards of a name may stand for are tried, not only the first.
+    all: bool,
     matches: Vec<Match>,
+}
+
+/// What lies in a folder.
+struct Entry {
+    /// Its name; what is not UTF-8 in it stands as U+FFFD.
+    name: String,
+    is_text: bool,
+    /// A folder itself, not a link to one.
+    is_real_dir: bool,
 }
 
 impl Walk<'_> {
     fn descend(&mut self, at: &Path, segments: &[Segment], texts: &[String]) -> io::Result<()> {
         let Some((segment, tail)) = segments.split_first() else {
-            return self.accept(at, texts);
+            self.accept(at, texts);
+            return Ok(());
         };
         match segment {
             Segment::Plain(name) if name == STATE_FOLDER => Ok(()),
             Segment::Plain(name) => self.descend(&at.join(name), tail, texts),
             Segment::Folders => {
                 self.descend(at, tail, texts)?;
-                for (name, is_real_dir) in self.names(at)? {
-                    if is_real_dir && !name.starts_with('.') {
-                        self.descend(&at.join(name), segments, texts)?;
-                    }
+                for entry in self.entries(at)?.into_iter().filter(|e| e.is_real_dir && !e.name.starts_with('.')) {
+                    self.descend(&entry.path(at)?, segments, texts)?;
                 }
                 Ok(())
             }
             Segment::Wild(tokens) => {
-                for (name, _) in self.names(at)? {
-                    let mut texts = texts.to_vec();
-                    let hidden = name.starts_with('.') && tokens.first() != Some(&Token::Char('.'));
-                    if !hidden && !name.starts_with(STATE_FOLDER) && matches(tokens, &name, &mut texts) {
-                        self.descend(&at.join(name), tail, &texts)?;
+                for entry in self.entries(at)? {
+                    let hidden = entry.name.starts_with('.') && tokens.first() != Some(&Token::Char('.'));
+                    if !hidden && !entry.name.starts_with(STATE_FOLDER) {
+                        self.try_name(at, &entry, tokens, tail, texts)?;
                     }
                 }
                 Ok(())
@@ -254,34 +306,77 @@ impl Walk<'_> {
         }
     }
 
-    fn accept(&mut self, at: &Path, texts: &[String]) -> io::Result<()> {
-        let path = self.dir.join(at);
-        if path.is_file() && !self.excluded.contains(&path) {
-            let shown = at.to_str().expect("made of text").to_string();
-            self.matches.push(Match { path: shown, texts: texts.to_vec() });
-        }
-        Ok(())
+    /// Goes on with an entry if its name matches.
+    fn try_name(
+        &mut self,
+        at: &Path,
+        entry: &Entry,
+        tokens: &[Token],
+        tail: &[Segment],
+        texts: &[String],
+    ) -> io::Result<()> {
+        let only_first = !self.all;
+        each_match(tokens, &entry.name, &mut texts.to_vec(), &mut |texts| {
+            if entry.is_text || (entry.is_real_dir && !tail.is_empty()) {
+                self.descend(&entry.path(at)?, tail, texts)?;
+            } else if tail.is_empty() && !entry.is_real_dir {
+                // A file that cannot be named: whoever opens it will say so.
+                self.matches.push(Match { path: shown(&at.join(&entry.name)), texts: texts.to_vec() });
+            }
+            Ok(only_first)
+        })
+        .map(|_| ())
     }
 
-    /// The names in a folder, and whether each is a folder itself (not a link to one). No folder, no names.
-    fn names(&self, at: &Path) -> io::Result<Vec<(String, bool)>> {
-        use io::ErrorKind::{NotADirectory, NotFound};
-        let entries = match std::fs::read_dir(self.dir.join(at)) {
-            Ok(entries) => entries,
-            Err(e) if matches!(e.kind(), NotFound | NotADirectory) => return Ok(Vec::new()),
-            Err(e) => return Err(e),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-            let name = entry.file_name().into_string().map_err(|name| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("the name {name:?} is not valid UTF-8"))
-            })?;
-            names.push((name, is_dir));
+    fn accept(&mut self, at: &Path, texts: &[String]) {
+        let path = self.dir.join(at);
+        if path.is_file() && !self.excluded.contains(&path) {
+            self.matches.push(Match { path: shown(at), texts: texts.to_vec() });
         }
-        Ok(names)
     }
+
+    /// What lies in a folder and is not excluded. No folder, no entries.
+    fn entries(&self, at: &Path) -> io::Result<Vec<Entry>> {
+        use io::ErrorKind::{NotADirectory, NotFound};
+        let folder = self.dir.join(at);
+        let told = |e: io::Error| io::Error::new(e.kind(), format!("folder {}: {e}", shown(at)));
+        let found = match std::fs::read_dir(&folder) {
+            Ok(found) => found,
+            Err(e) if matches!(e.kind(), NotFound | NotADirectory) => return Ok(Vec::new()),
+            Err(e) => return Err(told(e)),
+        };
+        let mut entries = Vec::new();
+        for entry in found {
+            let entry = entry.map_err(told)?;
+            if self.excluded.contains(&entry.path()) {
+                continue;
+            }
+            let name = entry.file_name();
+            entries.push(Entry {
+                is_text: name.to_str().is_some(),
+                name: name.to_string_lossy().into_owned(),
+                is_real_dir: entry.file_type().is_ok_and(|t| t.is_dir()),
+            });
+        }
+        Ok(entries)
+    }
+}
+
+impl Entry {
+    /// Its path in a folder.
+    fn path(&self, at: &Path) -> io::Result<PathBuf> {
+        let path = at.join(&self.name);
+        if self.is_text {
+            return Ok(path);
+        }
+        let what = format!("the name {} is not valid UTF-8: rename the folder", shown(&path));
+        Err(io::Error::new(io::ErrorKind::InvalidData, what))
+    }
+}
+
+/// A path, all of whose parts are text.
+fn shown(path: &Path) -> String {
+    path.to_str().expect("made of text").to_string()
 }
 
 #[cfg(test)]
@@ -310,6 +405,8 @@ mod tests {
         assert_eq!(paths(".bpp-flow/*/d.csv", &files), [""; 0]);
         assert_eq!(paths("nowhere/*.csv", &files), [""; 0]);
         assert_eq!(paths("./sub/c.csv", &files), ["sub/c.csv"]);
+        assert_eq!(paths("**", &files), ["a.csv", "b.csv", "b.tsv", "sub/c.csv"]);
+        assert_eq!(paths("sub/**", &files), ["sub/c.csv"]);
     }
 
     #[test]
@@ -318,6 +415,11 @@ mod tests {
         let texts = |pattern: &str| found(pattern, &files).into_iter().map(|m| m.texts.join("|")).collect::<Vec<_>>();
         assert_eq!(texts("data/{patient}/{scan}_{part}.swc"), ["p1|s|1", "p1|s_2|x"]);
         assert_eq!(texts("data/{p}/{p}.swc"), ["p2"], "one name, one text");
+        assert_eq!(texts("data/{p}/{s}{n}_{n}{r}.swc"), [""; 0]);
+        let files = ["x_y_z/y_z.txt", "x_y_z/z.txt", "x_y_z/y.txt", "aa/a.txt"];
+        let found = |pattern: &str| found(pattern, &files).into_iter().map(|m| m.texts.join("|")).collect::<Vec<_>>();
+        assert_eq!(found("{a}_{b}/{b}.txt"), ["x|y_z", "x_y|z"], "whichever of its texts agrees");
+        assert_eq!(found("{a}{a}/{a}.txt"), ["a"]);
     }
 
     #[test]
@@ -326,6 +428,32 @@ mod tests {
         let excluded = HashSet::from([folder.path().join("b.csv")]);
         let matches = Pattern::parse("*.csv").expect("valid").find(folder.path(), &excluded).expect("readable");
         assert_eq!(matches.len(), 1);
+        folder.write("state/store.redb", b"");
+        let excluded = HashSet::from([folder.path().join("state")]);
+        let matches = Pattern::parse("**/*").expect("valid").find(folder.path(), &excluded).expect("readable");
+        assert_eq!(matches.len(), 2, "nor what is in an excluded folder");
+    }
+
+    #[test]
+    fn awkward_names() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = Folder::with(&[("a b\nc.csv", b""), ("x.csv", b""), ("sub/y.csv", b"")]);
+        let odd = std::ffi::OsStr::from_bytes(b"\xff.csv");
+        std::fs::write(folder.path().join(odd), b"").expect("a file");
+        std::os::unix::fs::symlink(".", folder.path().join("loop")).expect("a link");
+        std::os::unix::fs::symlink("nowhere", folder.path().join("gone.csv")).expect("a link");
+        let find = |pattern: &str| Pattern::parse(pattern).expect("valid").find(folder.path(), &HashSet::new());
+        let paths = |pattern: &str| find(pattern).expect("found").into_iter().map(|m| m.path).collect::<Vec<_>>();
+        assert_eq!(
+            paths("*.csv"),
+            ["a b\nc.csv", "x.csv", "\u{fffd}.csv"],
+            "what has no name in UTF-8 is not passed over"
+        );
+        assert_eq!(paths("x.*"), ["x.csv"], "and is nobody's business elsewhere");
+        assert_eq!(paths("**/[xy].csv"), ["sub/y.csv", "x.csv"], "`**` goes round no circle of links");
+        assert_eq!(paths("*/x.csv"), ["loop/x.csv"]);
+        std::fs::create_dir(folder.path().join(std::ffi::OsStr::from_bytes(b"\xfe"))).expect("a folder");
+        assert!(find("**/*.csv").expect_err("it cannot be looked into").to_string().contains("not valid UTF-8"));
     }
 
     #[test]

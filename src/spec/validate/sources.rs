@@ -300,7 +300,7 @@ fn cell_type(name: &str) -> Option<CellType> {
     })
 }
 
-/// The names of `{name}` in a glob, in order; `{a,b}` and `{}` in `[ ]` are the glob's own.
+/// The names of `{name}` in a glob, in order, each once; `{a,b}` and `{}` in `[ ]` are the glob's own.
 fn wildcards(pattern: &str) -> Result<Vec<String>, String> {
     let mut names: Vec<String> = Vec::new();
     let mut rest = pattern;
@@ -313,10 +313,9 @@ fn wildcards(pattern: &str) -> Result<Vec<String>, String> {
             if !crate::spec::units::is_identifier(name) {
                 return Err(format!("{{{name}}} is no name for a wildcard"));
             }
-            if names.iter().any(|n| n == name) {
-                return Err(format!("the wildcard {{{name}}} stands twice"));
+            if names.iter().all(|n| n != name) {
+                names.push(name.to_string());
             }
-            names.push(name.to_string());
         }
         rest = &rest[close + 1..];
     }
