@@ -215,7 +215,7 @@ static SQL: Shape = Shape {
             Kind::Text,
             "`sqlite:///file.db` (beside the workflow file), `sqlite:////absolute/file.db` or `postgresql://user@host/database`.",
         ),
-        key("query", Kind::Template, "One `select`; it changes nothing."),
+        key("query", Kind::Template, "One `select`, which can change nothing; values of templates are literals in it."),
     ]],
     required: &["url", "query"],
 };

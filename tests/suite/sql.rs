@@ -160,6 +160,26 @@ fn rows_of_an_sqlite_file() {
 }
 
 #[test]
+fn values_of_templates_are_literals_of_a_query() {
+    let env = over(
+        "sqlite:///{{ params.file }}",
+        "select * from {{ params.table | raw }} where note in ({{ params.notes }}) or x = {{ params.x }}",
+    );
+    let params = "params: { file: x.db, table: t, notes: [it's, b], x: none }\n";
+    env.write("pipeline.yaml", format!("{params}{}", env.read("pipeline.yaml")));
+    sqlite(
+        &env,
+        "create table t (id integer, x, note); insert into t values (1, 2, 'it''s'), (2, 3, 'b'), (3, -4, 'c'), (4, 5, 'd')",
+    );
+    env.run(&["run"]).exits(0);
+    assert_eq!(ints(&env.column("work", "id")), [1, 2]);
+    env.run(&["run", "--param", "x=-4"]).exits(0);
+    assert_eq!(ints(&env.column("work", "id")), [1, 2, 3]);
+    env.run(&["run", "--param", "x=0 or 1 = 1"]).exits(0);
+    assert_eq!(ints(&env.column("work", "id")), [1, 2], "a text is a text");
+}
+
+#[test]
 fn queries_that_cannot_be_read_say_where() {
     let mut env = over("postgresql:///", "select id,\n  nope from t");
     let Some(pg) = Postgres::of(&mut env) else { return };

@@ -15,9 +15,13 @@ use super::url::Server;
 /// How long a lock that another program holds on an SQLite file is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where servers that listen on a socket have it by default (Debian; elsewhere).
+const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
 /// How texts come and go, whatever the server's or the user's settings say.
 const SETTINGS: &str = "set local datestyle = 'ISO, YMD'; set local intervalstyle = 'postgres'; \
-     set local timezone = 'UTC'; set local bytea_output = 'hex'; set local extra_float_digits = 1";
+     set local timezone = 'UTC'; set local bytea_output = 'hex'; set local extra_float_digits = 1; \
+     set local standard_conforming_strings = on";
 
 /// Opens an SQLite file; one that is not there only where it is to be written.
 #[expect(clippy::disallowed_methods, reason = "SQLite files are opened here, and nowhere else")]
@@ -35,6 +39,9 @@ pub(in crate::data) fn open_sqlite(path: &Path, write: bool) -> rusqlite::Result
 #[expect(clippy::disallowed_methods, reason = "connections are made here, and nowhere else")]
 pub(in crate::data) fn open_postgres(server: &Server, begin: &str) -> Result<Client, String> {
     let mut config = server.config.clone();
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        config.host(local_server(config.get_ports().first().copied().unwrap_or(5432)));
+    }
     if config.get_password().is_none()
         && let Some(password) = stored_password(server)
     {
@@ -57,6 +64,12 @@ pub(in crate::data) fn open_postgres(server: &Server, begin: &str) -> Result<Cli
     Ok(client)
 }
 
+/// The folder of the socket of a server on this machine, or else the machine's name.
+fn local_server(port: u16) -> &'static str {
+    let listens = |folder: &&&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
+    SOCKET_FOLDERS.iter().find(listens).copied().unwrap_or("localhost")
+}
+
 /// The password of the first line that fits, `host:port:database:user:password`. As libpq does, a file that others
 /// may read is passed over.
 fn stored_password(server: &Server) -> Option<String> {
@@ -69,9 +82,10 @@ fn stored_password(server: &Server) -> Option<String> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     let config = &server.config;
-    let host = match config.get_hosts().first()? {
-        Host::Tcp(host) => host.clone(),
-        Host::Unix(folder) => folder.display().to_string(),
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(folder)) => folder.display().to_string(),
+        None => "localhost".to_string(),
     };
     let local = host.starts_with('/');
     let port = config.get_ports().first().copied().unwrap_or(5432).to_string();

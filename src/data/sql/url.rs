@@ -11,9 +11,6 @@ pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// How long a server may take to answer, where nothing else is said.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Where servers that listen on a socket have it by default (Debian; elsewhere).
-const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
-
 /// A database as a URL names it.
 #[derive(Clone)]
 pub enum Database {
@@ -141,10 +138,8 @@ fn complete(config: &mut Config, env: &Lookup) -> Result<(), (String, String)> {
     };
     let set = |name: &str| env(name).filter(|text| !text.is_empty());
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        match set("PGHOST") {
-            Some(hosts) => hosts.split(',').for_each(|host| _ = config.host(host)),
-            None => _ = config.host(socket_folder()),
-        }
+        // Without one, a default is looked for when a connection is made.
+        set("PGHOST").iter().flat_map(|hosts| hosts.split(',')).for_each(|host| _ = config.host(host));
     }
     if let (true, Some(port)) = (config.get_ports().is_empty(), number("PGPORT")?) {
         config.port(port);
@@ -169,11 +164,6 @@ fn complete(config: &mut Config, env: &Lookup) -> Result<(), (String, String)> {
         config.application_name("bpp-flow");
     }
     Ok(())
-}
-
-fn socket_folder() -> &'static str {
-    let there = SOCKET_FOLDERS.iter().find(|folder| std::path::Path::new(folder).join(".s.PGSQL.5432").exists());
-    there.copied().unwrap_or("localhost")
 }
 
 fn shown(config: &Config) -> String {

@@ -11,6 +11,7 @@
 mod engine;
 mod names;
 mod program;
+mod query;
 mod shell;
 mod values;
 
@@ -72,14 +73,25 @@ struct TemplateInner {
     pieces: Vec<Piece>,
     names: Names,
     references: Vec<Reference>,
-    shell: bool,
+    quoting: Quoting,
+}
+
+/// What becomes of values as they are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quoting {
+    /// They stand as they are.
+    None,
+    /// Words of a shell.
+    Shell,
+    /// Literals of SQL.
+    Query,
 }
 
 enum Piece {
     Text(String),
     Value {
         program: Program,
-        /// Marked `| raw`: not quoted for the shell.
+        /// Marked `| raw`: not quoted.
         raw: bool,
         /// Only a number is safe here.
         number: bool,
@@ -89,9 +101,24 @@ enum Piece {
 impl Template {
     /// Compiles a template; `shell`: values are quoted for the shell as they are printed.
     pub fn parse(source: &str, shell: bool) -> Result<Template, TemplateError> {
+        let quoting = if shell { Quoting::Shell } else { Quoting::None };
+        Template::quoting(source, quoting, |parts| if shell { shell::check(parts) } else { Ok(Vec::new()) })
+    }
+
+    /// Compiles a query: values are literals of SQL as they are printed.
+    pub fn parse_query(source: &str, sqlite: bool) -> Result<Template, TemplateError> {
+        Template::quoting(source, Quoting::Query, |parts| query::check(parts, sqlite).map(|()| Vec::new()))
+    }
+
+    /// `check` gives the places in which only numbers are safe.
+    fn quoting(
+        source: &str,
+        quoting: Quoting,
+        check: impl FnOnce(&[Part<'_>]) -> Result<Vec<Range<usize>>, TemplateError>,
+    ) -> Result<Template, TemplateError> {
         let parsed = engine::parse_template(source)?;
         let parts = parsed.parts();
-        let numbers = if shell { shell::check(&parts)? } else { Vec::new() };
+        let numbers = check(&parts)?;
         let mut found = names::Found::default();
         let mut pieces = Vec::with_capacity(parts.len());
         for part in parts {
@@ -99,14 +126,14 @@ impl Template {
                 Part::Text(text) => Piece::Text(text.to_string()),
                 Part::Value { expr, at } => {
                     let number = numbers.contains(&at);
-                    let (expr, raw) = names::take_raw(expr, shell)?;
+                    let (expr, raw) = names::take_raw(expr, quoting != Quoting::None)?;
                     found.expression(expr)?;
                     Piece::Value { program: Program::compile(expr, parsed.source), raw, number }
                 }
             });
         }
         let (names, references) = found.finish();
-        let inner = TemplateInner { source: source.to_string(), pieces, names, references, shell };
+        let inner = TemplateInner { source: source.to_string(), pieces, names, references, quoting };
         Ok(Template { inner: Arc::new(inner) })
     }
 
@@ -133,7 +160,7 @@ impl Template {
     /// The value: of one whole `{{ … }}` exactly what it is, else text.
     pub fn render(&self, scope: &Scope) -> Result<Value, RenderError> {
         match self.inner.pieces.as_slice() {
-            [Piece::Value { program, .. }] if !self.inner.shell => program.value(&Row::of(scope)),
+            [Piece::Value { program, .. }] if self.inner.quoting == Quoting::None => program.value(&Row::of(scope)),
             _ => self.render_text(scope).map(Value::Text),
         }
     }
@@ -146,10 +173,10 @@ impl Template {
                 Piece::Text(text) => out.push_str(text),
                 Piece::Value { program, raw, number } => {
                     let value = program.value(&Row::of(scope))?;
-                    if self.inner.shell && !raw {
-                        shell::quote(&value, *number, &mut out)?;
-                    } else {
-                        out.push_str(&values::print(&value)?);
+                    match self.inner.quoting {
+                        Quoting::Shell if !raw => shell::quote(&value, *number, &mut out)?,
+                        Quoting::Query if !raw => query::quote(&value, &mut out)?,
+                        _ => out.push_str(&values::print(&value)?),
                     }
                 }
             }

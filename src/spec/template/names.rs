@@ -123,14 +123,14 @@ pub(super) fn root_and_name<'a>(expr: &'a Expr) -> Option<(Root, Option<&'a str>
     }
 }
 
-/// Takes `| raw` off an expression. It may only come last, and only in a shell template.
-pub(super) fn take_raw<'a>(expr: &'a Expr<'static>, shell: bool) -> Result<(&'a Expr<'static>, bool), TemplateError> {
+/// Takes `| raw` off an expression. It may only come last, and only where values are quoted.
+pub(super) fn take_raw<'a>(expr: &'a Expr<'static>, quoted: bool) -> Result<(&'a Expr<'static>, bool), TemplateError> {
     match expr {
-        Expr::Filter(filter) if filter.name == "raw" => match (&filter.expr, shell) {
+        Expr::Filter(filter) if filter.name == "raw" => match (&filter.expr, quoted) {
             (Some(inner), true) if filter.args.is_empty() => Ok((inner, true)),
             (_, true) => Err(error("`raw` takes nothing", "write {{ value | raw }}", range(filter.span()))),
             _ => Err(error(
-                "`raw` belongs in `shell` only: nothing is quoted here",
+                "`raw` belongs in `shell` and in queries only: nothing is quoted here",
                 "drop `| raw`",
                 range(filter.span()),
             )),

@@ -161,7 +161,7 @@ fn what_can_never_work_is_told_when_parsed() {
         ("env", "`env` needs a name", "env.HOME"),
         ("run.nme", "`run.nme` is not defined", "run.name"),
         ("files", "`files` needs a name", ""),
-        ("item.x | raw", "`raw` belongs in `shell` only", "drop"),
+        ("item.x | raw", "`raw` belongs in `shell` and in queries only", "drop"),
         ("item.x +", "not a valid expression", ""),
         ("{{ item.x }}", "an expression stands without {{ }}", "drop"),
         ("", "not a valid expression", ""),

@@ -4,7 +4,7 @@ use super::Builder;
 use crate::data::Value;
 use crate::diagnostic::Span;
 use crate::spec::nearest::nearest;
-use crate::spec::template::{Expression, Reference, Root, Template, TemplateTree};
+use crate::spec::template::{Expression, Reference, Root, Template, TemplateError, TemplateTree};
 use crate::spec::template_mistake;
 use crate::spec::yaml::{self, Node};
 
@@ -34,8 +34,22 @@ pub(super) enum Rows<'a> {
 impl Builder<'_> {
     /// A template, its names checked.
     pub(super) fn template(&mut self, node: &Node, shell: bool, place: Place) -> Option<Template> {
+        self.parsed(node, place, |source| Template::parse(source, shell))
+    }
+
+    /// The template of a query, its names checked.
+    pub(super) fn query(&mut self, node: &Node, sqlite: bool, place: Place) -> Option<Template> {
+        self.parsed(node, place, |source| Template::parse_query(source, sqlite))
+    }
+
+    fn parsed(
+        &mut self,
+        node: &Node,
+        place: Place,
+        parse: impl FnOnce(&str) -> Result<Template, TemplateError>,
+    ) -> Option<Template> {
         let source = super::text_of(node)?;
-        match Template::parse(&source, shell) {
+        match parse(&source) {
             Ok(template) => self.references(node, template.references(), place).then_some(template),
             Err(error) => {
                 self.mistakes.push(template_mistake(node, self.text, error));

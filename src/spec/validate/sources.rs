@@ -6,6 +6,7 @@ use super::references::{Place, Rows};
 use super::stages::misspelt;
 use super::{Builder, names_of, text_of, texts_of};
 use crate::data::Value;
+use crate::data::sql::Database;
 use crate::diagnostic::Diagnostic;
 use crate::spec::grammar::{READERS, SOURCE};
 use crate::spec::model::{CellType, Format, Header, Program, Reader, Source, TextOptions};
@@ -216,12 +217,17 @@ impl<'a> Builder<'a> {
 
     fn sql(&mut self, node: &Node) -> Option<Reader> {
         let (url, query_node) = (node.get("url")?, node.get("query")?);
-        let query = text_of(query_node)?;
-        if query.contains("{{") {
-            let help = "a parameter could say anything there; filter in a stage: `filter: SOURCE`, `where: …`";
-            self.mistake(query_node.span, "a query cannot hold templates", help);
-        }
         let database = self.database(&text_of(url)?, url);
+        let sqlite = matches!(database, Some(Database::Sqlite(_)));
+        let why = "a source is read once, before there are items; `params` and `env` are known";
+        let template = self.query(query_node, sqlite, Place { what: "a query", rows: Rows::None(why), run: false })?;
+        let query = match template.render_text(&self.scope()) {
+            Ok(query) => query,
+            Err(error) => {
+                self.mistake(query_node.span, error.to_string(), "only a value can stand there, or a list of values");
+                return None;
+            }
+        };
         Some(Reader::Sql { database: database?, query })
     }
 
