@@ -60,6 +60,8 @@ pub(in crate::data) fn open_postgres(server: &Server, begin: &str) -> Result<Cli
             None => format!("cannot connect: {what}; is the server running there?"),
         }
     })?;
+    // A query whose reader was killed ends; servers before version 14 do not know how.
+    let _ = client.batch_execute("set client_connection_check_interval = '5s'");
     client.batch_execute(&format!("{begin}; {SETTINGS}")).map_err(|error| server_error(&error, None))?;
     Ok(client)
 }

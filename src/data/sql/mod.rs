@@ -10,8 +10,8 @@ mod url;
 
 pub(super) use cells::Decoder;
 pub(super) use connect::{open_postgres, open_sqlite, server_error, sqlite_error};
-pub use table::TableName;
 pub(super) use table::quoted;
+pub use table::{LONGEST_NAME, TableName};
 pub use url::{Database, Lookup, Server};
 
 /// A database said no, or could not be reached.

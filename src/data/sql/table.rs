@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The bytes of a name that PostgreSQL keeps. It cuts longer ones, and two that begin alike become one.
+pub const LONGEST_NAME: usize = 63;
+
 /// A table of a database, perhaps in a schema.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TableName {
@@ -39,6 +42,12 @@ impl TableName {
             1 => Ok(TableName { schema: parts.pop(), name }),
             _ => Err("a table is `name` or `schema.name`; a name with a dot in it stands in double quotes".into()),
         }
+    }
+
+    /// The part that PostgreSQL would cut.
+    pub fn too_long(&self) -> Option<&str> {
+        let parts = self.schema.iter().chain([&self.name]);
+        parts.map(String::as_str).find(|part| part.len() > LONGEST_NAME)
     }
 
     /// The name as SQL has it, whatever is in it.

@@ -7,7 +7,7 @@ use super::references::{Place, Rows};
 use super::{Builder, text_of};
 use crate::data::Value;
 use crate::data::export::{TableMode, TableTarget};
-use crate::data::sql::{Database, TableName};
+use crate::data::sql::{Database, LONGEST_NAME, TableName};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::spec::model::{Format, Input, Output, OutputPlace, Source, Stage, Verb};
 use crate::spec::nearest::nearest;
@@ -163,6 +163,10 @@ impl<'a> Builder<'a> {
                 return None;
             }
         };
+        if let (Some(Database::Postgres(_)), Some(part)) = (&database, name.too_long()) {
+            let message = format!("the name {part:?} has {} bytes, and PostgreSQL keeps {LONGEST_NAME}", part.len());
+            self.mistake(table.span, message, "shorten it");
+        }
         let mode = match node.get("mode").and_then(text_of).as_deref() {
             Some("upsert") => TableMode::Upsert,
             _ => TableMode::Replace,

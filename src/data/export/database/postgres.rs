@@ -8,12 +8,9 @@ use super::super::ExportError;
 use super::super::schema::{Kind, OutputColumn};
 use super::{Existing, MARK, Session, cell_error, database_error};
 use crate::data::json;
-use crate::data::sql::{Server, TableName, open_postgres, quoted, server_error};
+use crate::data::sql::{LONGEST_NAME, Server, TableName, open_postgres, quoted, server_error};
 use crate::data::table::Table;
 use crate::data::value::{TimeKind, Value};
-
-/// PostgreSQL cuts longer names, and two that begin alike become one.
-const LONGEST_NAME: usize = 63;
 
 pub(super) fn open(server: &Server, write: bool) -> Result<Box<dyn Session>, String> {
     let begin = if write { "begin" } else { "begin transaction read only" };
