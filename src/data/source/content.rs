@@ -2,14 +2,14 @@
 
 use super::digest::file_digests;
 use super::error::SourceError;
-use super::{Surroundings, files, glob};
+use super::{Surroundings, files, glob, sql};
 use crate::data::item::Hash;
 use crate::spec::model::{Reader, Source, SweepValues};
 
 /// Goes up whenever the same bytes are read as other rows than before.
 const READER_VERSION: u32 = 1;
 
-/// The hash of a source's definition and content; `None` where only the rows themselves tell: standard input, databases,
+/// The hash of a source's definition and content; `None` where only the rows themselves tell: standard input, servers,
 /// programs.
 pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>, SourceError> {
     let mut hasher = blake3::Hasher::new();
@@ -22,8 +22,11 @@ pub fn content_in(source: &Source, around: &Surroundings) -> Result<Option<Hash>
             }
             Vec::new()
         }
-        // A database does not say whether it is as it was: its rows are read.
-        Reader::Lines { path: None } | Reader::Sql { .. } | Reader::Program(_) => return Ok(None),
+        Reader::Lines { path: None } | Reader::Program(_) => return Ok(None),
+        Reader::Sql { database, query } => match sql::decided_by_file(database, query, &around.dir) {
+            Some(path) => vec![path],
+            None => return Ok(None),
+        },
         Reader::Values { .. } | Reader::Range { .. } => Vec::new(),
         Reader::Lines { path: Some(path) } => vec![files::named(&source.name, path, &around.dir)?.shown],
         Reader::Files { paths, .. } => {

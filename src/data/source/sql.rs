@@ -53,6 +53,49 @@ pub(super) fn open(
     Ok(SourceReader::new(batches.into_iter()))
 }
 
+/// The file whose bytes decide what a query gives, if they do: an SQLite file that no writer is in the middle of, and a
+/// query without functions of chance or time. A server does not tell whether it is as it was.
+pub(super) fn decided_by_file(database: &Database, query: &str, dir: &Path) -> Option<String> {
+    let Database::Sqlite(path) = database else { return None };
+    let place = dir.join(path);
+    let beside = |ending: &str| std::fs::metadata(format!("{}{ending}", place.display())).is_ok_and(|m| m.len() > 0);
+    if !place.is_file() || beside("-wal") || beside("-journal") {
+        return None;
+    }
+    let connection = open_sqlite(&place, false).ok()?;
+    let mut statement = connection.prepare(&format!("explain {query}")).ok()?;
+    let mut steps = statement.query([]).ok()?;
+    while let Some(step) = steps.next().ok()? {
+        let operation: String = step.get("opcode").ok()?;
+        let function: Option<String> = step.get("p4").ok()?;
+        let name = function.as_deref().unwrap_or_default().split('(').next().unwrap_or_default();
+        let calls = matches!(operation.as_str(), "Function" | "PureFunc");
+        if (calls && UNSTEADY.contains(&name)) || operation == "VOpen" {
+            return None;
+        }
+    }
+    Some(path.clone())
+}
+
+/// Functions of SQLite that may give something else from the same file.
+const UNSTEADY: [&str; 15] = [
+    "random",
+    "randomblob",
+    "date",
+    "time",
+    "datetime",
+    "julianday",
+    "unixepoch",
+    "strftime",
+    "timediff",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "changes",
+    "total_changes",
+    "last_insert_rowid",
+];
+
 /// Why reading ends before its time.
 enum Stop {
     /// Nobody wants more rows.
@@ -304,6 +347,31 @@ mod tests {
         }
         std::fs::remove_file(folder.path().join("x.db")).expect("there");
         assert!(read(&folder, "select 1", 9).expect_err("no file").contains("there is no file x.db"));
+    }
+
+    #[test]
+    fn a_file_decides_unless_chance_or_time_does() {
+        let folder = filled();
+        let database = Database::parse("sqlite:///x.db", &|_| None).expect("a URL");
+        let connection = open_sqlite(&folder.path().join("x.db"), true).expect("opens");
+        connection.execute_batch("create view today as select *, date('now') as day from t").expect("works");
+        drop(connection);
+        let decides = |query: &str| decided_by_file(&database, query, folder.path()).is_some();
+        for query in ["select a, upper(b) from t order by a", "select count(*) from t;"] {
+            assert!(decides(query), "{query}");
+        }
+        for query in [
+            "select random() from t",
+            "select * from today",
+            "select current_timestamp",
+            "select * from t where a < strftime('%s')",
+            "select nope from t",
+            "select value from json_each('[1]')",
+        ] {
+            assert!(!decides(query), "{query}");
+        }
+        folder.write("x.db-wal", b"not empty");
+        assert!(!decides("select a from t"));
     }
 
     #[test]

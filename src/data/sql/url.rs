@@ -102,6 +102,10 @@ fn server(rest: &str, env: &Lookup) -> Result<Server, (String, String)> {
     let said = options.split('&').find_map(|option| option.strip_prefix("sslmode="));
     encryption(said.map(str::to_string).or_else(|| env("PGSSLMODE")).as_deref().unwrap_or("prefer"))?;
     let options: Vec<&str> = options.split('&').filter(|o| !o.is_empty() && !o.starts_with("sslmode=")).collect();
+    let place = match env("PGPORT").filter(|port| !port.is_empty()) {
+        Some(port) => with_port(place, &port),
+        None => place.to_string(),
+    };
     let url = format!("postgresql:{place}?{}", options.join("&"));
     let mut config: Config = url.parse().map_err(|error: postgres::Error| {
         let what = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -111,6 +115,19 @@ fn server(rest: &str, env: &Lookup) -> Result<Server, (String, String)> {
     let home = || env("HOME").map(|home| PathBuf::from(home).join(".pgpass"));
     let password_file = env("PGPASSFILE").map(PathBuf::from).or_else(home);
     Ok(Server { shown: shown(&config), config, password_file })
+}
+
+/// `//user@host/name` with a port for the hosts that have none.
+fn with_port(place: &str, port: &str) -> String {
+    let start = if place.starts_with("//") { 2 } else { 0 };
+    let end = place[start..].find('/').map_or(place.len(), |at| start + at);
+    let start = place[start..end].rfind('@').map_or(start, |at| start + at + 1);
+    let host = |host: &str| match host.rsplit(']').next().unwrap_or_default().contains(':') || host.is_empty() {
+        true => host.to_string(),
+        false => format!("{host}:{port}"),
+    };
+    let hosts: Vec<String> = place[start..end].split(',').map(host).collect();
+    format!("{}{}{}", &place[..start], hosts.join(","), &place[end..])
 }
 
 /// Refuses what only an encrypted connection can keep.
@@ -180,4 +197,55 @@ fn shown(config: &Config) -> String {
     }
     let folders = if folders.is_empty() { String::new() } else { format!("?host={}", folders.join(",")) };
     format!("postgresql://{user}{}/{name}{folders}", hosts.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str, env: &[(&str, &str)]) -> Result<Database, String> {
+        let lookup = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string());
+        Database::parse(url, &lookup).map_err(|(message, _)| message)
+    }
+
+    fn shown(url: &str, env: &[(&str, &str)]) -> String {
+        parsed(url, env).unwrap_or_else(|message| panic!("{url}: {message}")).shown()
+    }
+
+    #[test]
+    fn paths_stand_behind_three_slashes() {
+        assert_eq!(parsed("sqlite:///a/b.db", &[]).expect("good").path(), Some("a/b.db"));
+        assert_eq!(parsed("sqlite:////a/b.db", &[]).expect("good").path(), Some("/a/b.db"));
+        for wrong in ["sqlite://a.db", "sqlite:a.db", "sqlite:///", "sqlite:///:memory:", "a.db", ""] {
+            assert!(parsed(wrong, &[]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_environment_fills_in_and_no_password_is_shown() {
+        let env = [
+            ("PGHOST", "/run/x"),
+            ("PGUSER", "me"),
+            ("PGPASSWORD", "sesame"),
+            ("PGDATABASE", "lab"),
+            ("PGPORT", "5433"),
+        ];
+        assert_eq!(shown("postgresql://", &env), "postgresql://me@/lab?host=/run/x");
+        assert_eq!(shown("postgres://you:p%40w@h/other?connect_timeout=3", &env), "postgresql://you@h:5433/other");
+        assert_eq!(shown("postgresql:///db?host=/run/y&user=u&password=secret", &[]), "postgresql://u@/db?host=/run/y");
+        assert_eq!(shown("postgresql://a:1,b:2/db", &[]), "postgresql://a:1,b:2/db");
+        assert_eq!(with_port("//u:p@a,b:1,[::1],[::2]:3/db", "7"), "//u:p@a:7,b:1,[::1]:7,[::2]:3/db");
+        let database = parsed("postgresql://you:p%40w@h/db", &env).expect("good");
+        assert_eq!(database.password().as_deref(), Some("p@w"));
+        assert_eq!(format!("{database:?}"), "postgresql://you@h:5433/db");
+        assert_eq!(parsed("postgresql://h/db", &env).expect("good").password().as_deref(), Some("sesame"));
+    }
+
+    #[test]
+    fn encryption_is_refused_where_it_is_asked_for() {
+        assert!(parsed("postgresql://h/db?sslmode=allow", &[]).is_ok());
+        assert!(parsed("postgresql://h/db?sslmode=verify-full", &[]).expect_err("refused").contains("encrypted"));
+        assert!(parsed("postgresql://h/db", &[("PGSSLMODE", "require")]).expect_err("refused").contains("encrypted"));
+        assert!(parsed("postgresql://h/db?sslmode=disable", &[("PGSSLMODE", "require")]).is_ok());
+    }
 }
