@@ -25,6 +25,7 @@ fn job() -> Job {
         pool: PoolKey::default(),
         workers: 1,
         timeout: None,
+        files: Vec::new(),
     }
 }
 

@@ -2,13 +2,14 @@
 //! dies and nobody knows under which of several items, in halves until the culprit stands alone.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::queue::{Payload, Queued, Rows};
 use super::seat::Hand;
 use super::slot::{InHand, Slot};
 use super::{Mark, Outcomes, TaskInput, wire};
-use crate::data::{Table, Usage};
+use crate::data::{Table, Usage, Value};
 
 /// An item that is alone when its process is lost, and alone again, is not sent once more.
 const MOST_LOSSES: u32 = 2;
@@ -191,10 +192,28 @@ impl Lane {
         let division = self.division.as_mut()?;
         let items = division.pending.pop()?;
         let Rows { table, args, env } = &division.rows;
-        let part = TaskInput::Rows { table: table.take(&items), args: args.take(&items), env: env.take(&items) };
+        let args = args.take(&items);
+        empty_folders(&self.hand.job.files, &args);
+        let part = TaskInput::Rows { table: table.take(&items), args, env: env.take(&items) };
         division.current = Some(items);
         division.waiting = false;
         Some(wire::task_frame(self.hand.seq, self.hand.job_id, number as u32, &self.hand.job, &part))
+    }
+}
+
+/// Removes what earlier attempts at items may have left in the folders of their files.
+fn empty_folders(files: &[String], args: &Table) {
+    let columns: Vec<_> = files.iter().filter_map(|name| args.column(name)).collect();
+    for row in 0..args.rows() {
+        for column in &columns {
+            let Value::Text(path) = column.value(row) else { continue };
+            let entries = Path::new(&path).parent().and_then(|folder| std::fs::read_dir(folder).ok());
+            for entry in entries.into_iter().flatten().flatten() {
+                let path = entry.path();
+                // What cannot be removed is in the way of the item, which says so.
+                let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+            }
+        }
     }
 }
 

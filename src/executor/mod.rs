@@ -50,6 +50,8 @@ pub struct Job {
     pub workers: usize,
     /// Limit per item.
     pub timeout: Option<Duration>,
+    /// Arguments that are paths of files to be made, each in a folder of its item's own.
+    pub files: Vec<String>,
 }
 
 /// How many rows an item gives.

@@ -156,6 +156,7 @@ mod tests {
             pool: PoolKey { cwd: "/".into(), ..PoolKey::default() },
             workers: 1,
             timeout: Some(Duration::from_millis(1500)),
+            files: Vec::new(),
         })
     }
 

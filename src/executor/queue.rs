@@ -238,6 +238,7 @@ mod tests {
             },
             workers,
             timeout: None,
+            files: Vec::new(),
         })
     }
 

@@ -63,6 +63,7 @@ fn cells() -> Vec<Value> {
         Value::Time(TimeKind::Duration, "-0.000001".into()),
         Value::List(vec![Value::Int(1), Value::Map(vec![("a".into(), text("")), ("b".into(), Value::Null)])]),
         Value::File { path: "data/a.csv".into(), digest: [7; 32], size: None },
+        Value::File { path: "out/a.png".into(), digest: [8; 32], size: Some(9) },
         Value::Aside(Box::new(Value::Int(1))),
     ]
 }

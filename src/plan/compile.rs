@@ -228,6 +228,7 @@ impl Compiler<'_> {
                 },
                 workers,
                 timeout: settings.timeout,
+                files: settings.files.iter().map(|file| file.name.clone()).collect(),
             }))
         };
         Ok(match &self.stage.action {

@@ -126,6 +126,7 @@ pub fn command_job(stdout: Stdout, shape: Shape, workers: usize, timeout: Option
         pool: PoolKey { cwd: "/".into(), ..PoolKey::default() },
         workers,
         timeout,
+        files: Vec::new(),
     })
 }
 

@@ -96,6 +96,7 @@ impl Lab {
             },
             workers,
             timeout,
+            files: Vec::new(),
         }
     }
 

@@ -21,18 +21,23 @@ def make(row, x, **more):
             file.write("half")
         kit.open_gate("inside")
         kit.pass_gate("go")
+        os.truncate(x, 0)
     if how == "nothing":
         return None
     if how == "folder":
         return os.mkdir(x)
     if how == "link":
         return os.symlink("/etc/passwd", x)
-    with open(x, "w") as file:
+    with open(x, "a") as file:
         file.write("text of %s" % row.get("text", row["id"]))
     if how == "raise":
         raise ValueError("no")
     if how == "die":
         os._exit(3)
+    if how == "lost" and not kit.is_open("lost"):
+        kit.open_gate("lost")
+        os.kill(os.getppid(), 9)
+        time.sleep(60)
     if how == "slow":
         time.sleep(60)
     if how == "once" and not kit.is_open("again"):
@@ -149,20 +154,22 @@ fn an_item_that_fails_leaves_nothing() {
 
 #[test]
 fn a_file_that_is_gone_or_cut_makes_its_item_due() {
-    let env = making("{id: a}, {id: b}, {id: c}, {id: d}", "verify_files: false");
+    let env = making("{id: a}, {id: b}, {id: c}, {id: d}, {id: e}", "verify_files: false");
     env.run(&["run"]).exits(0);
     made(&env);
     fs::remove_file(env.path("out/b.txt")).unwrap();
     env.write("out/c.txt", "text");
     env.write("out/d.txt", "TEXT OF D");
+    env.write("new", "TEXT OF E");
+    fs::rename(env.path("new"), env.path("out/e.txt")).unwrap();
     let plan = env.plan_of("work");
-    assert_eq!((number(&plan["done"]), number(&plan["due"])), (2, 2), "{plan}");
+    assert_eq!((number(&plan["done"]), number(&plan["due"])), (2, 3), "{plan}");
     assert_eq!(number(&plan["reasons"]["file_missing"]), 1);
-    assert_eq!(number(&plan["reasons"]["file_changed"]), 1);
+    assert_eq!(number(&plan["reasons"]["file_changed"]), 2, "cut, and another file in its place");
     env.run(&["retry"]).exits(0);
     assert_eq!(made(&env).len(), 0, "nothing failed");
     env.run(&["run"]).exits(0);
-    assert_eq!(made(&env), ["b", "c"]);
+    assert_eq!(made(&env), ["b", "c", "e"]);
     assert_eq!(env.read("out/c.txt"), "text of c");
     assert_eq!(env.read("out/d.txt"), "TEXT OF D", "its size is right, and its content is not looked at");
     nothing_is_due(&env);
@@ -361,7 +368,14 @@ fn an_attempt_that_failed_leaves_nothing_to_the_next() {
     let env = making("{id: a, how: once}", "retries: {max: 1, backoff: 10ms}");
     env.run(&["run"]).exits(0);
     assert_eq!(made(&env), ["a", "a"]);
-    assert_eq!(out(&env), ["a.txt"]);
+    assert_eq!(env.read("out/a.txt"), "text of a", "it is appended to");
+    // Nor does one that lost its worker, through no fault of its own.
+    let env = making("{id: a}, {id: b, how: lost}, {id: c}", "workers: 1, chunk_size: 3");
+    env.run(&["run"]).exits(0);
+    assert!(made(&env).iter().filter(|id| *id == "b").count() > 1, "else this tests nothing");
+    assert_eq!(out(&env), ["a.txt", "b.txt", "c.txt"]);
+    assert_eq!(env.read("out/b.txt"), "text of b", "it is appended to");
+    nothing_is_due(&env);
 }
 
 #[test]
@@ -418,9 +432,15 @@ fn the_template_and_what_it_names_count() {
 }
 
 #[test]
-fn the_sources_files_are_not_read_again() {
+fn a_file_is_read_again_only_when_it_looks_different() {
     let env = TestEnv::with(
-        "sources: { g: { glob: \"in/*\" } }\nstages:\n  work: { map: g, assign: { n: item.path } }\n",
+        r#"
+sources: { g: { glob: "in/*" } }
+stages:
+  work: { map: g, assign: { n: item.path } }
+  fixed: { map: g, command: [echo, "{{ item.name }}"], deps: "in/a" }
+  own: { map: g, command: [echo, "{{ item.name }}"], deps: "in/{{ item.name }}" }
+"#,
         "",
     );
     for name in ["a", "b"] {
@@ -429,17 +449,40 @@ fn the_sources_files_are_not_read_again() {
         fs::File::options().write(true).open(env.path(&format!("in/{name}"))).unwrap().set_modified(old).unwrap();
     }
     env.run(&["run"]).exits(0);
+    let due = |env: &TestEnv| ["work", "fixed", "own"].map(|stage| number(&env.plan_of(stage)["due"]));
     // The same size, time and inode: what is remembered of it is believed.
     let stamp = fs::metadata(env.path("in/a")).unwrap().modified().unwrap();
     let file = fs::File::options().write(true).open(env.path("in/a")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"x", 0).unwrap();
     file.set_modified(stamp).unwrap();
-    nothing_is_due(&env);
+    assert_eq!(due(&env), [0, 0, 0]);
     // Another time: it is read.
     file.set_modified(stamp + std::time::Duration::from_secs(1)).unwrap();
-    assert_eq!(number(&env.plan_of("work")["due"]), 1);
-    fs::remove_file(env.path("in/b")).unwrap();
-    assert_eq!(number(&env.plan_of("work")["total"]), 1);
+    assert_eq!(due(&env), [1, 2, 1]);
+    // And what it says counts, not the time.
+    std::os::unix::fs::FileExt::write_all_at(&file, b"a", 0).unwrap();
+    file.set_modified(stamp + std::time::Duration::from_secs(2)).unwrap();
+    assert_eq!(due(&env), [0, 0, 0]);
+}
+
+#[test]
+fn a_file_that_vanishes_is_its_items_failure() {
+    let env = TestEnv::with(
+        r#"
+sources: { g: { glob: "in/*" } }
+stages:
+  work: { map: g, shell: "rm -f in/b; cat {{ item.path }}", backend: serial }
+"#,
+        "",
+    );
+    ["a", "b", "c"].iter().for_each(|name| env.write(&format!("in/{name}"), name));
+    assert_eq!(number(&env.plan_of("work")["due"]), 3);
+    env.run(&["run"]).exits(100);
+    assert_eq!(env.column("work", "stdout"), ["a", "c"]);
+    assert_eq!(text(&env.failed_rows("work")[0]["path"]), "in/b");
+    // It is no row any more.
+    let plan = env.plan_of("work");
+    assert_eq!((number(&plan["total"]), number(&plan["done"]), number(&plan["failed"])), (2, 2, 0), "{plan}");
 }
 
 /// Kills runs at random moments: what counts as done has its file, whole; nothing else is left.

@@ -59,7 +59,7 @@ impl Worker {
     fn shapeless_job() -> Job {
         let pool = PoolKey::default();
         let work = Work::Command { stdout: crate::spec::model::Stdout::Ignore, ok_codes: Vec::new() };
-        Job { stage: String::new(), work, shape: Shape::One, pool, workers: 1, timeout: None }
+        Job { stage: String::new(), work, shape: Shape::One, pool, workers: 1, timeout: None, files: Vec::new() }
     }
 
     fn job(&self, function: &str, shape: Shape, call: Call) -> Job {
@@ -71,6 +71,7 @@ impl Worker {
             pool: PoolKey { python: Some(python), cwd: PathBuf::from("."), ..PoolKey::default() },
             workers: 1,
             timeout: None,
+            files: Vec::new(),
         }
     }
 
