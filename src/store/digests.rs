@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use redb::ReadableTable;
 
 use super::Store;
-use super::commit::Tables;
+use super::commit::{Tables, Write};
 use super::db::{DIGESTS, DIGESTS_EPOCH_FACT, FACTS, table};
 use super::error::StoreError;
 use crate::data::Hash;
@@ -56,6 +56,11 @@ impl KeptDigests for Kept {
         // A memory that cannot be read is none: the files are.
         rows.unwrap_or_else(|_| vec![None; paths.len()])
     }
+
+    fn keep(&self, learnt: Vec<(PathBuf, Known)>) {
+        // A reader keeps nothing; a writer whose disk fails says so at its next commit.
+        let _ = self.store.commit(&[Write::Digests(learnt)]);
+    }
 }
 
 impl Tables<'_> {
@@ -86,7 +91,6 @@ fn key(path: &Path) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Write;
     use crate::store::tests::open;
 
     fn known(n: u64) -> Known {

@@ -47,7 +47,12 @@ pub struct Known {
 pub trait KeptDigests: Send + Sync {
     /// What is kept of the files at these paths, and whether it is to be said again lest it be forgotten.
     fn find(&self, paths: &[&Path]) -> Vec<Option<(Known, bool)>>;
+    /// Keeps what was learnt, if it may be written.
+    fn keep(&self, learnt: Vec<(PathBuf, Known)>);
 }
+
+/// As soon as so many have been learnt they are handed on to be kept, or forgotten.
+const MOST_LEARNT: usize = 200_000;
 
 /// Where digests are kept, once it is asked.
 type Opener = Box<dyn FnOnce() -> Option<Arc<dyn KeptDigests>> + Send + Sync>;
@@ -118,7 +123,14 @@ impl Digests {
     /// Remembers a digest.
     pub fn put(&self, path: &Path, stamp: &FileStamp, digest: [u8; 32]) {
         let known = Known { stamp: *stamp, digest, fresh: stamp.is_fresh() };
-        self.learnt().insert(path.to_path_buf(), known);
+        let many = {
+            let mut learnt = self.learnt();
+            learnt.insert(path.to_path_buf(), known);
+            (learnt.len() >= MOST_LEARNT).then(|| learnt.drain().collect())
+        };
+        if let Some((many, kept)) = many.zip(self.kept()) {
+            kept.keep(many);
+        }
     }
 
     /// What is not kept yet, to be kept.
