@@ -57,7 +57,6 @@ impl SourceFeed {
         {
             return self.read_roster(roster);
         }
-        let known = roster.as_ref().map_or(0, |r| r.info().batches);
         // What a whole reading, or a longer part, has kept is not replaced by a part.
         let shown = roster.as_ref().map_or(0, |r| if r.info().complete { u64::MAX } else { r.info().rows });
         let keeps = self.limit.is_none_or(|limit| limit > shown);
@@ -73,13 +72,11 @@ impl SourceFeed {
             let (batch, full) = self.limited(batch, reading.rows);
             let batch = Arc::new(batch);
             let n = reading.batches;
-            let before = roster.as_ref().map(|r| r.digest(n)).transpose()?.flatten();
-            let moved = known > 0 && before != Some(batch.digest);
             reading.add(&batch);
             if keeps {
                 self.write(Write::RosterBatch { source: self.source.name.clone(), n, batch: batch.clone() });
             }
-            if !self.send(batch, moved) {
+            if !self.send(batch) {
                 return Ok(());
             }
             if full {
@@ -99,7 +96,7 @@ impl SourceFeed {
     fn read_roster(&self, roster: &Roster) -> Result<(), EngineError> {
         for n in 0..roster.info().batches {
             if let Some(batch) = roster.batch(n)?
-                && !self.send(Arc::new(batch), false)
+                && !self.send(Arc::new(batch))
             {
                 return Ok(());
             }
@@ -129,13 +126,13 @@ impl SourceFeed {
     }
 
     /// Hands a batch on; false: nobody wants more.
-    fn send(&self, batch: Arc<RosterBatch>, moved: bool) -> bool {
+    fn send(&self, batch: Arc<RosterBatch>) -> bool {
         if self.stopped.load(Ordering::Relaxed) {
             return false;
         }
         let bytes = batch.items.bytes() + batch.table.bytes();
         let Some(permit) = self.budget.acquire(bytes) else { return false };
-        self.inbox.send(Message::SourceBatch { source: self.number, batch, moved, permit }).is_ok()
+        self.inbox.send(Message::SourceBatch { source: self.number, batch, permit }).is_ok()
     }
 
     fn write(&self, write: Write) {

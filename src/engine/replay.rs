@@ -84,7 +84,7 @@ impl Replay {
         match planned.verb {
             Verb::Reduce { .. } | Verb::Once => {
                 let groups = self.groups(&planned)?;
-                let resolved = resolver.resolve_known(&groups.batch, groups.inputs, true)?;
+                let resolved = resolver.resolve_known(&groups.batch, groups.inputs)?;
                 let flow =
                     StageFlow { batch: groups.batch, resolved, blocked: groups.blocked, possible: groups.possible };
                 sink(flow)
@@ -92,7 +92,7 @@ impl Replay {
             _ => {
                 let mut index = 0;
                 self.inputs_of(&planned, &mut |flow| {
-                    let resolved = resolver.resolve(&flow.batch, index, true)?;
+                    let resolved = resolver.resolve(&flow.batch, index)?;
                     index += flow.batch.len() as u64;
                     let Flow { batch, blocked, possible } = flow;
                     sink(StageFlow { batch, resolved, blocked, possible })

@@ -147,24 +147,24 @@ impl Resolver {
         self.view.as_ref().is_some_and(|view| !view.is_empty())
     }
 
-    /// Looks up `batch`, whose first row is the stage's row `first_index` (where the stage sees that). `moved` says
-    /// that its rows may have stood elsewhere before.
+    /// Looks up `batch`, whose first row is the stage's row `first_index` (where the stage sees that).
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn resolve(&self, batch: &Batch, first_index: u64, moved: bool) -> Result<Resolved, StoreError> {
+    pub fn resolve(&self, batch: &Batch, first_index: u64) -> Result<Resolved, StoreError> {
         let inputs = self.inputs(batch, first_index);
-        self.resolve_known(batch, inputs, moved)
+        self.resolve_known(batch, inputs)
     }
 
     /// As [`Resolver::resolve`], with the input hashes known already.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn resolve_known(&self, batch: &Batch, inputs: Vec<Hash>, moved: bool) -> Result<Resolved, StoreError> {
+    pub fn resolve_known(&self, batch: &Batch, inputs: Vec<Hash>) -> Result<Resolved, StoreError> {
         let hits = match &self.view {
             Some(view) if !view.is_empty() && !self.policy.fresh => {
-                view.lookup(&batch.items, &inputs, self.stage.keyed, moved)?
+                // Rows that stand where they stood may live on results of rows that are gone: they, too, look anywhere.
+                view.lookup(&batch.items, &inputs, self.stage.keyed, true)?
             }
             _ => vec![None; batch.len()],
         };
@@ -185,7 +185,7 @@ impl Resolver {
         resolved.done = done.len() as u64;
         resolved.out = self.rows_of(batch, &done);
         let origin = |(i, hit): &(u32, Hit)| hit.origin() != batch.items.origins[*i as usize];
-        resolved.borrowed = moved && !self.stage.keyed && done.iter().any(origin);
+        resolved.borrowed = !self.stage.keyed && done.iter().any(origin);
         resolved.accepted = accepted_of(&done);
         resolved.hits = if self.keeps_hits { done } else { Vec::new() };
         Ok(resolved)

@@ -328,8 +328,8 @@ impl Helpers for Crew {
         let inbox = self.inbox.clone();
         let stage = stage.planned.index;
         rayon::spawn(move || {
-            let Lookup { batch, number, first_index, moved, follows, permit } = lookup;
-            let message = match resolver.resolve(&batch, first_index, moved) {
+            let Lookup { batch, number, first_index, follows, permit } = lookup;
+            let message = match resolver.resolve(&batch, first_index) {
                 Ok(resolved) => {
                     let arrival = Arrival { batch, resolved, first_index, follows, permit };
                     Message::Resolved { stage, number, arrival: Box::new(arrival) }

@@ -158,6 +158,22 @@ stages:
 }
 
 #[test]
+fn results_of_rows_without_a_key_outlast_an_unused_column() {
+    let first = "sources: { s: { csv: s.csv } }\nstages:\n  first: { map: s, assign: { y: \"item.x + 1\" } }\n";
+    let env = TestEnv::with(first, "");
+    env.write("s.csv", "x\n1\n2\n");
+    env.run(&["run"]).exits(0);
+    env.write("s.csv", "x,extra\n1,u\n2,v\n");
+    env.run(&["run"]).exits(0);
+    // The rows stand where they stood now, but their results were made for others.
+    env.write("pipeline.yaml", format!("{first}  second: {{ map: first, assign: {{ z: \"item.y + 1\" }} }}\n"));
+    counts(&env.plan_of("first"), &[("done", 2), ("due", 0)]);
+    let summary = env.run_json(&[], 0);
+    counts(&stage_of(&summary, "first"), &[("ran", 0), ("cached", 2)]);
+    counts(&stage_of(&summary, "second"), &[("ran", 2)]);
+}
+
+#[test]
 fn expressions_use_what_they_name() {
     let env = TestEnv::with(
         r#"

@@ -23,7 +23,7 @@ impl Dispatcher<'_> {
             run.counts.total += groups.batch.len() as u64;
             run.started.get_or_insert_with(Instant::now);
             let permit = self.orders.budget.overdraw(groups.batch.bytes());
-            match run.resolver.as_ref().map(|r| r.resolve_known(&groups.batch, groups.inputs, true)) {
+            match run.resolver.as_ref().map(|r| r.resolve_known(&groups.batch, groups.inputs)) {
                 Some(Ok(resolved)) => {
                     self.arrive(
                         stage,

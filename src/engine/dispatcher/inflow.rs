@@ -16,7 +16,7 @@ use crate::spec::model::{Input, Verb};
 use crate::store::model::RosterBatch;
 
 impl Dispatcher<'_> {
-    pub(super) fn source_batch(&mut self, source: usize, batch: Arc<RosterBatch>, moved: bool, permit: Permit) {
+    pub(super) fn source_batch(&mut self, source: usize, batch: Arc<RosterBatch>, permit: Permit) {
         if self.sources[source] == SourceState::Failed {
             return;
         }
@@ -34,7 +34,7 @@ impl Dispatcher<'_> {
             self.stages[stage].counts.failed += bad;
             self.block_behind(stage, bad);
             let rows = with_input_number(&self.stages[stage].planned, Input::Source(source), rows.clone());
-            self.push(stage, rows, moved, false, permit.clone());
+            self.push(stage, rows, false, permit.clone());
         }
         let _ = self.lines.events.send(Event::SourceRead {
             source: self.orders.plan.workflow.sources[source].name.clone(),
@@ -75,7 +75,7 @@ impl Dispatcher<'_> {
             .collect()
     }
 
-    pub(super) fn push(&mut self, stage: usize, batch: Batch, moved: bool, follows: bool, permit: Permit) {
+    pub(super) fn push(&mut self, stage: usize, batch: Batch, follows: bool, permit: Permit) {
         if batch.is_empty() {
             return;
         }
@@ -85,7 +85,7 @@ impl Dispatcher<'_> {
         let (number, first_index) = (run.sent, run.next_index);
         run.sent += 1;
         run.next_index += batch.len() as u64;
-        self.helpers.resolve(&self.stages[stage], Lookup { batch, number, first_index, moved, follows, permit });
+        self.helpers.resolve(&self.stages[stage], Lookup { batch, number, first_index, follows, permit });
     }
 
     /// Takes in looked-up batches in the order in which they were sent.
@@ -150,7 +150,7 @@ impl Dispatcher<'_> {
         for consumer in self.open_consumers(Input::Stage(stage)) {
             let batch = with_input_number(&self.stages[consumer].planned, Input::Stage(stage), rows.clone());
             let permit = self.orders.budget.overdraw(batch.bytes());
-            self.push(consumer, batch, true, follows, permit);
+            self.push(consumer, batch, follows, permit);
         }
     }
 

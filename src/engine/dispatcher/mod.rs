@@ -39,8 +39,8 @@ use crate::store::model::RosterBatch;
 
 /// What the loop is told.
 pub enum Message {
-    /// A batch of a source; `moved`: not where it was in the last roster.
-    SourceBatch { source: usize, batch: Arc<RosterBatch>, moved: bool, permit: Permit },
+    /// A batch of a source.
+    SourceBatch { source: usize, batch: Arc<RosterBatch>, permit: Permit },
     /// A source was read to its end.
     SourceEnd { source: usize },
     /// A source cannot be read any further.
@@ -106,7 +106,6 @@ pub struct Lookup {
     /// The row number of its first row in the stage.
     pub first_index: u64,
     /// Its rows may have stood elsewhere before.
-    pub moved: bool,
     /// They come from items that this run ran.
     pub follows: bool,
     pub permit: Permit,
@@ -328,12 +327,12 @@ impl<'a> Dispatcher<'a> {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::SourceBatch { source, batch, moved, permit } => self.source_batch(source, batch, moved, permit),
+            Message::SourceBatch { source, batch, permit } => self.source_batch(source, batch, permit),
             Message::SourceEnd { source } => self.source_end(source),
             Message::SourceFailed(error) => self.source_failed(error),
             Message::Rows { stage, batch, permit } => {
                 let follows = self.follows_runs(stage);
-                self.push(stage, batch, true, follows, permit);
+                self.push(stage, batch, follows, permit);
             }
             Message::RowsEnd { stage } => self.stages[stage].open_inputs = 0,
             Message::Groups { stage, groups } => self.groups(stage, groups),

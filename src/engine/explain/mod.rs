@@ -81,7 +81,6 @@ struct Passing {
     possible: u64,
     /// What stood in its place when the source was last read.
     before: Option<Arc<RosterBatch>>,
-    moved: bool,
 }
 
 struct Survey<'a> {
@@ -228,20 +227,18 @@ impl<'a> Survey<'a> {
             return Ok(true);
         }
         let tally = &mut self.stages[stage];
-        let entered: Vec<(Batch, u64, bool)> = waiting
+        let entered: Vec<(Batch, u64)> = waiting
             .iter()
             .map(|passing| {
                 let first = tally.next_index;
                 tally.next_index += passing.batch.len() as u64;
-                (with_input_number(&planned, passing.input, passing.batch.clone()), first, passing.moved)
+                (with_input_number(&planned, passing.input, passing.batch.clone()), first)
             })
             .collect();
         let resolver = &tally.resolver;
-        let resolved: Vec<Resolved> = entered
-            .par_iter()
-            .map(|(batch, first, moved)| resolver.resolve(batch, *first, *moved))
-            .collect::<Result<_, _>>()?;
-        for ((passing, (batch, ..)), resolved) in waiting.into_iter().zip(entered).zip(resolved) {
+        let resolved: Vec<Resolved> =
+            entered.par_iter().map(|(batch, first)| resolver.resolve(batch, *first)).collect::<Result<_, _>>()?;
+        for ((passing, (batch, _)), resolved) in waiting.into_iter().zip(entered).zip(resolved) {
             if self.skipping && resolved.borrowed {
                 return Ok(false);
             }
@@ -291,7 +288,6 @@ impl<'a> Survey<'a> {
                 blocked,
                 possible,
                 before: None,
-                moved: true,
             });
         }
     }
@@ -312,7 +308,7 @@ impl<'a> Survey<'a> {
             report.total_known = report.total_known && self.plan.stages[stage].group_by().is_empty();
             (0, count)
         } else {
-            let resolved = self.stages[stage].resolver.resolve_known(&groups.batch, groups.inputs, true)?;
+            let resolved = self.stages[stage].resolver.resolve_known(&groups.batch, groups.inputs)?;
             self.account(stage, &groups.batch, &resolved, None)?;
             self.send_on(stage, resolved, 0, 0);
             return self.pass_on().map(drop);
@@ -322,7 +318,7 @@ impl<'a> Survey<'a> {
             self.stages[consumer].behind(blocked, possible);
             let batch = Batch { items: groups::once().batch.items.slice(0, 0), table: Table::empty(0) };
             let input = Input::Stage(stage);
-            self.waiting[consumer].push(Passing { input, batch, blocked, possible, before: None, moved: true });
+            self.waiting[consumer].push(Passing { input, batch, blocked, possible, before: None });
         }
         self.pass_on().map(drop)
     }

@@ -26,7 +26,7 @@ impl Survey<'_> {
         if let (Some(roster), true) = (known.or(roster.as_ref().filter(|_| unread)), left > 0) {
             for n in 0..roster.info().batches {
                 if let Some(batch) = roster.batch(n)?
-                    && !self.enter(number, batch, None, false, &mut left)?
+                    && !self.enter(number, batch, None, &mut left)?
                 {
                     return Ok(false);
                 }
@@ -51,8 +51,7 @@ impl Survey<'_> {
                 Some(roster) if same != Some(batch.digest) => before(roster, n)?,
                 _ => None,
             };
-            let moved = before.is_some() || roster.as_ref().is_some_and(|r| r.info().batches <= n);
-            if !self.enter(number, batch, before, moved, &mut left)? {
+            if !self.enter(number, batch, before, &mut left)? {
                 return Ok(false);
             }
             if left == 0 {
@@ -100,7 +99,6 @@ impl Survey<'_> {
         source: usize,
         batch: RosterBatch,
         before: Option<Arc<RosterBatch>>,
-        moved: bool,
         left: &mut u64,
     ) -> Result<bool, EngineError> {
         let rows = (batch.items.len() as u64).min(*left);
@@ -123,7 +121,6 @@ impl Survey<'_> {
                 blocked: 0,
                 possible: 0,
                 before: before.clone(),
-                moved,
             });
         }
         self.waiting_batches += 1;

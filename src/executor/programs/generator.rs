@@ -213,5 +213,6 @@ fn job(program: &Program, python: &Path, dir: &Path) -> Job {
         pool: PoolKey { python: Some(python), cwd: dir.to_path_buf(), ..PoolKey::default() },
         workers: 1,
         timeout: None,
+        files: Vec::new(),
     }
 }

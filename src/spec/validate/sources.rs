@@ -220,7 +220,8 @@ impl<'a> Builder<'a> {
         let database = self.database(&text_of(url)?, url);
         let sqlite = matches!(database, Some(Database::Sqlite(_)));
         let why = "a source is read once, before there are items; `params` and `env` are known";
-        let template = self.query(query_node, sqlite, Place { what: "a query", rows: Rows::None(why), run: false })?;
+        let template =
+            self.query(query_node, sqlite, Place { what: "a query", rows: Rows::None(why), run: false, files: None })?;
         let query = match template.render_text(&self.scope()) {
             Ok(query) => query,
             Err(error) => {
