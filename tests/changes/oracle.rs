@@ -1,0 +1,275 @@
+//! What every stage's items are and what they give, worked out naively; and what is due of them after earlier runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value as Json;
+
+use crate::flow::{Cell, Feature, Flow, Kind, Op, Row, Source, Stage, is_built};
+
+/// A row on its way.
+#[derive(Debug, Clone)]
+struct Passing {
+    /// As events and plans name it.
+    key: String,
+    /// Who it is.
+    origin: String,
+    row: Row,
+}
+
+/// One call of a stage's action.
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub key: String,
+    origin: String,
+    /// All that its action sees.
+    input: String,
+    pub failed: bool,
+    /// The file that it makes.
+    pub makes: Option<(String, String)>,
+}
+
+/// What becomes of a stage.
+#[derive(Debug)]
+pub struct Foretold {
+    pub name: String,
+    /// All that its results depend on besides its items.
+    version: String,
+    keyed: bool,
+    pub items: Vec<Item>,
+    rows: Vec<Passing>,
+}
+
+impl Foretold {
+    /// The rows as results show them; without cells that are no business of the oracle.
+    pub fn shown(&self) -> Vec<BTreeMap<String, Json>> {
+        let cells = |passing: &Passing| passing.row.iter().map(|(name, cell)| (name.clone(), cell.shown())).collect();
+        self.rows.iter().map(cells).collect()
+    }
+}
+
+/// All stages of a workflow, in their order, of the first so many rows of each source.
+pub fn foretell(flow: &Flow, limit: usize) -> Vec<Foretold> {
+    let mut readable: BTreeMap<&str, (bool, Vec<Passing>)> =
+        flow.sources.iter().map(|source| (source.name.as_str(), (source.keyed, rows_of(source, limit)))).collect();
+    let mut stages = Vec::new();
+    let names: Vec<String> = flow.stages.iter().map(Stage::name).collect();
+    for (stage, name) in flow.stages.iter().zip(&names) {
+        let several = stage.inputs.len() > 1;
+        let mut passing = Vec::new();
+        for (number, input) in stage.inputs.iter().enumerate() {
+            for row in &readable[input.as_str()].1 {
+                let origin = if several { format!("{}@{number}", row.origin) } else { row.origin.clone() };
+                passing.push(Passing { origin, ..row.clone() });
+            }
+        }
+        let reduces = matches!(stage.op, Op::Total { .. });
+        let keyed = !reduces && stage.inputs.iter().all(|input| readable[input.as_str()].0);
+        let (items, rows) = if reduces { totals(flow, stage, &passing) } else { each(flow, stage, &passing) };
+        readable.insert(name, (keyed, rows.clone()));
+        stages.push(Foretold { name: name.clone(), version: version(flow, stage), keyed, items, rows });
+    }
+    stages
+}
+
+fn rows_of<'a>(source: &'a Source, limit: usize) -> Vec<Passing> {
+    let mut seen: BTreeMap<&Row, usize> = BTreeMap::new();
+    let passing = |(number, row): (usize, &'a Row)| {
+        let nth = seen.entry(row).or_default();
+        *nth += 1;
+        let key = match (source.kind, row.get("id")) {
+            (Kind::Glob, _) => plain(&row["path"]),
+            (_, Some(id)) if source.keyed => plain(id),
+            _ => number.to_string(),
+        };
+        let origin = if source.keyed { key.clone() } else { format!("{row:?} {nth}") };
+        Passing { key, origin, row: row.clone() }
+    };
+    source.rows.iter().enumerate().map(passing).take(limit).collect()
+}
+
+fn plain(cell: &Cell) -> String {
+    cell.shown().as_str().map_or_else(|| cell.shown().to_string(), str::to_string)
+}
+
+fn int(row: &Row, column: &str) -> i64 {
+    match row.get(column) {
+        Some(Cell::Int(n)) => *n,
+        other => panic!("{column} is {other:?}"),
+    }
+}
+
+/// The cells of a row that the action sees.
+fn seen(stage: &Stage, row: &Row) -> String {
+    let all = matches!(stage.op, Op::Row | Op::Spread | Op::Keep | Op::Total { .. }) && !stage.narrow;
+    let group = stage.op == Op::Total { grouped: true, ordered: true }
+        || stage.op == Op::Total { grouped: true, ordered: false };
+    let counts = |name: &str| all || name == stage.of || (group && name == "g");
+    let cells: Vec<_> = row.iter().filter(|(name, _)| counts(name)).collect();
+    format!("{cells:?}")
+}
+
+fn version(flow: &Flow, stage: &Stage) -> String {
+    let by = stage.by.unwrap_or(flow.param);
+    let code = match (stage.op.is_python(), is_built(Feature::Code)) {
+        (false, _) => String::new(),
+        (true, true) => format!("{} {} {}", stage.code.scale, stage.code.shift, flow.shared),
+        // The whole module, and nothing else.
+        (true, false) => format!("{:?} {}", stage.code, flow.talk),
+    };
+    // Arguments count by value, expressions and templates as they are written too.
+    let written = !stage.op.is_python() && stage.by.is_none();
+    let number = match stage.op {
+        Op::Read | Op::Make => String::new(),
+        _ => format!("{by} {written}"),
+    };
+    format!("{:?} {} {number} {code} {:?}", stage.op, stage.of, stage.version)
+}
+
+fn each(flow: &Flow, stage: &Stage, passing: &[Passing]) -> (Vec<Item>, Vec<Passing>) {
+    let (mut items, mut given) = (Vec::new(), Vec::new());
+    for Passing { key, origin, row } in passing {
+        let rows = rows_given(flow, stage, key, row);
+        let makes = rows.iter().flatten().find_map(|row| match row.get(&stage.column()) {
+            Some(Cell::File(path, content)) => Some((path.clone(), content.clone())),
+            _ => None,
+        });
+        let (key, origin) = (key.clone(), origin.clone());
+        items.push(Item {
+            key: key.clone(),
+            origin: origin.clone(),
+            input: seen(stage, row),
+            failed: rows.is_none(),
+            makes,
+        });
+        for (number, row) in rows.into_iter().flatten().enumerate() {
+            given.push(match stage.op {
+                Op::Spread => Passing { key: format!("{key}/{number}"), origin: format!("{origin}/{number}"), row },
+                _ => Passing { key: key.clone(), origin: origin.clone(), row },
+            });
+        }
+    }
+    (items, given)
+}
+
+/// What the stage makes of a row; `None`: its item fails.
+fn rows_given(flow: &Flow, stage: &Stage, key: &str, row: &Row) -> Option<Vec<Row>> {
+    let by = stage.by.unwrap_or(flow.param);
+    let with = |cell: Cell| -> Row {
+        let mut row = row.clone();
+        row.insert(stage.column(), cell);
+        row
+    };
+    if stage.op == Op::Read {
+        return Some(vec![read(row)]);
+    }
+    let v = int(row, &stage.of);
+    let moved = v + flow.shared + stage.code.shift;
+    let kept = |keeps: bool| if keeps { vec![row.clone()] } else { Vec::new() };
+    Some(match stage.op {
+        Op::Assign => vec![with(Cell::Int(v + by))],
+        Op::Fragile => vec![with(Cell::Int(by / Some(v % 3).filter(|n| *n != 0)?))],
+        Op::Where => kept((v + by) % 3 != 0),
+        Op::Echo => vec![with(Cell::Int(format!("1{v}{by}").parse().expect("a number")))],
+        Op::Make => {
+            let lines: String = (1..=v % 50).map(|n| format!("{n}\n")).collect();
+            vec![with(Cell::File(format!("made/{}-{key}.txt", stage.name()), lines))]
+        }
+        Op::Row | Op::Keywords | Op::Value => vec![with(Cell::Int(moved * stage.code.scale + by))],
+        Op::Spread => (0..moved % 3).map(|j| with(Cell::Int(v * stage.code.scale + j + by))).collect(),
+        Op::Keep => kept((moved * stage.code.scale + by) % 3 != 0),
+        Op::Read | Op::Total { .. } => unreachable!("told elsewhere"),
+    })
+}
+
+/// The row of a file: `x` and `g` are what it holds.
+fn read(row: &Row) -> Row {
+    let Cell::File(_, content) = &row["path"] else { panic!("no file in {row:?}") };
+    let held: Json = serde_json::from_str(content).expect("JSON");
+    let cell = |name: &str| (name.to_string(), Cell::Int(held[name].as_i64().expect("a number")));
+    [("who".to_string(), row["who"].clone()), cell("x"), cell("g")].into()
+}
+
+fn totals(flow: &Flow, stage: &Stage, passing: &[Passing]) -> (Vec<Item>, Vec<Passing>) {
+    let Op::Total { grouped, ordered } = stage.op else { unreachable!("a reduce") };
+    let by = stage.by.unwrap_or(flow.param);
+    // In the order in which they first appear.
+    let mut groups: Vec<(Row, Vec<&Row>)> = if grouped { Vec::new() } else { vec![(Row::new(), Vec::new())] };
+    for Passing { row, .. } in passing {
+        let group: Row =
+            row.iter().filter(|(name, _)| grouped && *name == "g").map(|(n, c)| (n.clone(), c.clone())).collect();
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, rows)) => rows.push(row),
+            None => groups.push((group, vec![row])),
+        }
+    }
+    let (mut items, mut given) = (Vec::new(), Vec::new());
+    for (mut row, rows) in groups {
+        let (key, origin) = (row.get("g").map_or("0".to_string(), plain), format!("{row:?}"));
+        let mut inputs: Vec<String> = rows.iter().map(|row| seen(stage, row)).collect();
+        if !ordered {
+            inputs.sort();
+        }
+        items.push(Item {
+            key: key.clone(),
+            origin: origin.clone(),
+            input: inputs.join("\n"),
+            failed: false,
+            makes: None,
+        });
+        let moved = |row: &&Row| int(row, &stage.of) + flow.shared + stage.code.shift;
+        let sum: i64 = rows.iter().map(moved).sum();
+        row.insert(stage.column(), Cell::Int(sum * stage.code.scale + by));
+        row.insert(format!("n{}", stage.number), Cell::Int(rows.len() as i64));
+        given.push(Passing { key, origin, row });
+    }
+    (items, given)
+}
+
+/// What runs have settled so far.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// By stage and version: inputs, and the origins for which there is an outcome.
+    known: BTreeMap<(String, String), BTreeMap<String, BTreeSet<String>>>,
+    /// The files that items made, as they are now.
+    pub made: BTreeMap<String, String>,
+}
+
+impl Memory {
+    /// The items of a stage that are due. Without a key, an outcome counts for any one item with its input.
+    pub fn due<'a>(&self, stage: &'a Foretold) -> Vec<&'a Item> {
+        let nothing = BTreeMap::new();
+        let known = self.known.get(&(stage.name.clone(), stage.version.clone())).unwrap_or(&nothing);
+        let is_known = |item: &&Item| {
+            known.get(&item.input).is_some_and(|origins| origins.contains(&item.origin)) && self.has_made(item)
+        };
+        let (own, others): (Vec<&Item>, Vec<&Item>) = stage.items.iter().partition(is_known);
+        if stage.keyed {
+            return others;
+        }
+        let mut free: BTreeMap<&str, usize> =
+            known.iter().map(|(input, origins)| (input.as_str(), origins.len())).collect();
+        own.iter().for_each(|item| *free.get_mut(item.input.as_str()).expect("known") -= 1);
+        let mut takes = |item: &&Item| match free.get_mut(item.input.as_str()) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                true
+            }
+            _ => false,
+        };
+        others.into_iter().filter(|item| !takes(item)).collect()
+    }
+
+    /// Whether the item's file is there, in its full size.
+    fn has_made(&self, item: &Item) -> bool {
+        let is_whole =
+            |(path, content): &(String, String)| self.made.get(path).is_some_and(|m| m.len() == content.len());
+        item.makes.as_ref().is_none_or(is_whole)
+    }
+
+    /// An item of that stage has an outcome now.
+    pub fn learn(&mut self, stage: &Foretold, item: &Item) {
+        let known = self.known.entry((stage.name.clone(), stage.version.clone())).or_default();
+        known.entry(item.input.clone()).or_default().insert(item.origin.clone());
+        self.made.extend(item.makes.clone());
+    }
+}
