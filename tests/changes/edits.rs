@@ -238,8 +238,11 @@ pub fn flow(seed: u64) -> Flow {
 
 fn source(number: u64, random: &mut Random) -> Source {
     let mut kinds = vec![Kind::Csv, Kind::Csv, Kind::Jsonl, Kind::Values, Kind::Range, Kind::Glob];
+    if is_built(Feature::Sweeps) {
+        kinds.push(Kind::Zip);
+    }
     if is_built(Feature::Sources) {
-        kinds.extend([Kind::Zip, Kind::Python, Kind::Command]);
+        kinds.extend([Kind::Python, Kind::Command]);
     }
     let kind = random.pick(&kinds);
     let keyed = kind == Kind::Glob || (kind != Kind::Range && random.one_in(2));

@@ -16,7 +16,9 @@ pub enum Feature {
     Profiles,
     /// `plan --out FILE` with all keys.
     Keys,
-    /// `zip`, `python` and `command` sources.
+    /// `zip` sources.
+    Sweeps,
+    /// `python` and `command` sources.
     Sources,
 }
 

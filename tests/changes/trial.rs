@@ -18,23 +18,50 @@ const EDITS: u64 = 6;
 /// Keys by stage.
 type Keys = BTreeMap<String, Vec<String>>;
 
-/// Items that a plan promises of a stage.
-#[derive(Debug)]
-enum Promised {
-    /// These.
-    Keys(Vec<String>),
-    /// So many, these among them.
-    Count(u64, Vec<String>),
-    /// Nobody knows how many.
-    Any,
-}
-
 /// What a plan says of a stage: what will run, and what may run besides.
 #[derive(Debug)]
 struct Promise {
     stage: String,
-    certain: Promised,
-    possible: Promised,
+    certain: u64,
+    /// Keys of the certain: a few, or all.
+    keys: Vec<String>,
+    /// `None`: nobody knows how many.
+    possible: Option<u64>,
+}
+
+impl Promise {
+    /// A stage of `plan --json`.
+    fn new(stage: &Json) -> Promise {
+        let samples = stage["samples"].as_object().expect("samples").values();
+        let samples = samples.flat_map(|keys| keys.as_array().expect("keys"));
+        // What changed stands behind the key.
+        let key = |sample: &Json| text(sample).split(" (").next().unwrap_or_default().to_string();
+        let known = |possible: &u64| *possible == 0 || stage["total_known"] != false;
+        Promise {
+            stage: text(&stage["name"]),
+            certain: number(&stage["due"]),
+            keys: samples.map(key).collect(),
+            possible: Some(number(&stage["possible"])).filter(known),
+        }
+    }
+
+    /// All keys of the certain, as `plan --out` lists them.
+    fn list(&mut self, keys: Vec<String>) {
+        assert_eq!(self.certain, keys.len() as u64, "{self:?} and {keys:?}");
+        assert!(is_within(&self.keys, &keys), "{self:?} and {keys:?}");
+        self.keys = keys;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.certain == 0 && self.possible == Some(0)
+    }
+
+    /// The certain are among those that ran, and those among the certain and the possible.
+    fn holds(&self, executed: &[String]) {
+        let ran = executed.len() as u64;
+        assert!(self.certain <= ran && is_within(&self.keys, executed), "{self:?}, but {executed:?} ran");
+        assert!(self.possible.is_none_or(|possible| ran <= self.certain + possible), "{self:?}, but {executed:?} ran");
+    }
 }
 
 struct Trial {
@@ -148,18 +175,11 @@ impl Trial {
         let executed = self.run(&[], &foretold);
         for promise in &promises {
             let executed = executed.get(&promise.stage).map(Vec::as_slice).unwrap_or_default();
-            holds(promise, executed);
-            if idle {
-                assert!(executed.is_empty(), "nothing may be due: {promise:?} {executed:?}");
-            }
+            promise.holds(executed);
+            assert!(!idle || executed.is_empty() && promise.is_empty(), "nothing may be due: {promise:?}");
         }
         for promise in self.plan() {
-            let is_empty = |promised: &Promised| match promised {
-                Promised::Keys(keys) => keys.is_empty(),
-                Promised::Count(count, _) => *count == 0,
-                Promised::Any => false,
-            };
-            assert!(is_empty(&promise.certain) && is_empty(&promise.possible), "a second plan: {promise:?}");
+            assert!(promise.is_empty(), "a second plan: {promise:?}");
         }
         self.compare_rows(&foretold);
         if self.random.one_in(3) {
@@ -217,14 +237,21 @@ impl Trial {
     }
 
     fn plan(&self) -> Vec<Promise> {
+        let out = self.env.path("plan.json");
+        let mut args = vec!["plan", "--json"];
         if is_built(Feature::Keys) {
-            let out = self.env.path("plan.json");
-            self.command(&["plan", "--out", out.to_str().expect("text")]).exits(0);
-            let plan: Json = serde_json::from_slice(&fs::read(out).expect("a plan")).expect("JSON");
-            return plan["stages"].as_array().expect("stages").iter().map(listed).collect();
+            args.extend(["--out", out.to_str().expect("text")]);
         }
-        let plan = self.command(&["plan", "--json"]).exits(0).json();
-        plan["stages"].as_array().expect("stages").iter().map(counted).collect()
+        let told = self.command(&args).exits(0).json();
+        let mut promises: Vec<Promise> = told["stages"].as_array().expect("stages").iter().map(Promise::new).collect();
+        if is_built(Feature::Keys) {
+            let listed: Json = serde_json::from_slice(&fs::read(out).expect("a plan")).expect("JSON");
+            for (promise, listed) in promises.iter_mut().zip(listed["stages"].as_array().expect("stages")) {
+                assert_eq!(promise.stage, text(&listed["name"]));
+                promise.list(listed["due"].as_array().expect("keys").iter().map(text).collect());
+            }
+        }
+        promises
     }
 
     /// Outputs are what is foretold, and `results` says the same.
@@ -251,54 +278,10 @@ impl Trial {
     }
 }
 
-/// The certain are among those that ran, and those among the certain and the possible.
-fn holds(promise: &Promise, executed: &[String]) {
-    let fault = || format!("{promise:?}, but {executed:?} ran");
-    match &promise.certain {
-        Promised::Keys(keys) => assert!(is_within(keys, executed), "{}", fault()),
-        Promised::Count(count, samples) => {
-            assert!(*count <= executed.len() as u64 && is_within(samples, executed), "{}", fault());
-        }
-        Promised::Any => {}
-    }
-    match (&promise.certain, &promise.possible) {
-        (Promised::Keys(certain), Promised::Keys(possible)) => {
-            assert!(is_within(executed, &[certain.as_slice(), possible].concat()), "{}", fault());
-        }
-        (Promised::Count(certain, _), Promised::Count(possible, _)) => {
-            assert!(executed.len() as u64 <= certain + possible, "{}", fault());
-        }
-        _ => {}
-    }
-}
-
 /// Whether each of `part` is in `whole`, as often.
 fn is_within(part: &[String], whole: &[String]) -> bool {
     let count = |list: &[String], key: &String| list.iter().filter(|other| *other == key).count();
     part.iter().all(|key| count(part, key) <= count(whole, key))
-}
-
-/// A stage of `plan --out`.
-fn listed(stage: &Json) -> Promise {
-    let keys = |list: &Json| match list.as_array() {
-        Some(keys) => Promised::Keys(keys.iter().map(text).collect()),
-        None => Promised::Any,
-    };
-    Promise { stage: text(&stage["name"]), certain: keys(&stage["due"]), possible: keys(&stage["possible"]) }
-}
-
-/// A stage of `plan --json`.
-fn counted(stage: &Json) -> Promise {
-    let samples =
-        stage["samples"].as_object().expect("samples").values().flat_map(|keys| keys.as_array().expect("keys"));
-    // What changed stands behind the key.
-    let key = |sample: &Json| text(sample).split(" (").next().unwrap_or_default().to_string();
-    let certain = Promised::Count(number(&stage["due"]), samples.map(key).collect());
-    let possible = match (number(&stage["possible"]), stage["total_known"].as_bool()) {
-        (possible, Some(false)) if possible > 0 => Promised::Any,
-        (possible, _) => Promised::Count(possible, Vec::new()),
-    };
-    Promise { stage: text(&stage["name"]), certain, possible }
 }
 
 /// Which items of which stage ran, sorted.
