@@ -30,9 +30,10 @@ pub enum Edit {
     Version,
     /// Another column is read.
     Column,
-    /// Workers, chunks, batches, backends, limits; the same in a profile.
+    /// Workers, chunks, batches, backends, limits; the same in a profile; a profile's parameter.
     Settings,
     Profile,
+    ProfileParam,
     /// A file that an item made is gone, or cut.
     Unmake,
     Cut,
@@ -46,7 +47,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    const ALL: [Edit; 24] = [
+    const ALL: [Edit; 25] = [
         Edit::AddRow,
         Edit::RemoveRow,
         Edit::ChangeRow,
@@ -65,6 +66,7 @@ impl Edit {
         Edit::Column,
         Edit::Settings,
         Edit::Profile,
+        Edit::ProfileParam,
         Edit::Unmake,
         Edit::Cut,
         Edit::AddStage,
@@ -79,7 +81,7 @@ impl Edit {
             let edit = random.pick(&Edit::ALL);
             let needs = match edit {
                 Edit::Shared | Edit::Unreached | Edit::Talk => Some(Feature::Code),
-                Edit::Profile => Some(Feature::Profiles),
+                Edit::Profile | Edit::ProfileParam => Some(Feature::Profiles),
                 Edit::Unmake | Edit::Cut => Some(Feature::Files),
                 _ => None,
             };
@@ -120,7 +122,13 @@ impl Edit {
                 true
             }
             Edit::Profile => {
-                flow.profile = (!random.one_in(3)).then(|| settings(random));
+                let param = flow.profile.as_ref().and_then(|(_, param)| *param);
+                flow.profile = (param.is_some() || !random.one_in(3)).then(|| (settings(random), param));
+                true
+            }
+            Edit::ProfileParam => {
+                let settings = flow.settings.clone();
+                flow.profile = Some((settings, (!random.one_in(3)).then(|| random.below(8) as i64 + 1)));
                 true
             }
             Edit::AddStage => {
@@ -189,7 +197,7 @@ impl Edit {
     fn change_stage(self, flow: &mut Flow, random: &mut Random) -> bool {
         let at = random.below(flow.stages.len() as u64) as usize;
         let columns = columns_of(flow, &flow.stages[at].inputs.clone());
-        let param = flow.param;
+        let param = flow.param();
         let stage = &mut flow.stages[at];
         let in_code = matches!(self, Edit::Scale | Edit::Shift | Edit::Unreached);
         if stage.op == Op::Read && self != Edit::Version || in_code && !stage.op.is_python() {
@@ -326,10 +334,14 @@ fn given_columns(flow: &Flow, stage: &Stage) -> BTreeSet<String> {
     columns
 }
 
-fn is_keyed(flow: &Flow, input: &str) -> bool {
+/// Whether every row has an `id` of its own.
+fn has_ids(flow: &Flow, input: &str) -> bool {
     match flow.stages.iter().find(|stage| stage.name() == input) {
-        Some(stage) => !matches!(stage.op, Op::Total { .. }) && stage.inputs.iter().all(|input| is_keyed(flow, input)),
-        None => flow.sources.iter().any(|source| source.name == input && source.keyed),
+        Some(stage) => {
+            let may_repeat = matches!(stage.op, Op::Total { .. } | Op::Spread) || stage.inputs.len() > 1;
+            !may_repeat && has_ids(flow, &stage.inputs[0])
+        }
+        None => flow.sources.iter().any(|source| source.name == input && source.keyed && source.kind != Kind::Glob),
     }
 }
 
@@ -373,7 +385,7 @@ fn op(flow: &Flow, inputs: &[String], columns: &[String], random: &mut Random) -
         let total = Op::Total { grouped, ordered: !random.one_in(3) };
         ops.extend([Op::Row, Op::Keywords, Op::Value, Op::Spread, Op::Keep, total, total, total]);
     }
-    let named = inputs.len() == 1 && is_keyed(flow, &inputs[0]);
+    let named = inputs.len() == 1 && has_ids(flow, &inputs[0]);
     if is_built(Feature::Files) && named && random.one_in(3) {
         ops.extend([Op::Make, Op::Make]);
     }

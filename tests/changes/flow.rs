@@ -89,7 +89,7 @@ pub enum Op {
     Echo,
     /// A command that reads the file of its row. Only after a glob.
     Read,
-    /// A script that makes a file.
+    /// A script that makes a file, named after its item.
     Make,
     /// Python, called with the row, with keywords, with a value.
     Row,
@@ -171,11 +171,16 @@ pub struct Flow {
     pub talk: u64,
     /// Settings that never count.
     pub settings: String,
-    /// The same, in the profile that is asked for.
-    pub profile: Option<String>,
+    /// What is laid over it: other such settings, perhaps another parameter.
+    pub profile: Option<(String, Option<i64>)>,
 }
 
 impl Flow {
+    /// The parameter that holds.
+    pub fn param(&self) -> i64 {
+        self.profile.as_ref().and_then(|(_, param)| *param).unwrap_or(self.param)
+    }
+
     /// What every command is told besides.
     pub fn arguments(&self) -> Vec<&'static str> {
         if self.profile.is_some() { vec!["--profile", "other"] } else { Vec::new() }
@@ -184,8 +189,9 @@ impl Flow {
     /// The workflow file.
     pub fn yaml(&self) -> String {
         let mut yaml = format!("params: {{ p: {}, out: out }}\n", self.param);
-        if let Some(settings) = &self.profile {
-            writeln!(yaml, "profiles: {{ other: {{ defaults: {{ {settings} }} }} }}").expect("text");
+        if let Some((settings, param)) = &self.profile {
+            let param = param.map_or(String::new(), |param| format!("params: {{ p: {param} }}, "));
+            writeln!(yaml, "profiles: {{ other: {{ {param}defaults: {{ {settings} }} }} }}").expect("text");
         }
         yaml.push_str("sources:\n");
         self.sources.iter().for_each(|source| yaml.push_str(&source.yaml()));
@@ -318,7 +324,7 @@ impl Stage {
             }
             Op::Read => "command: [cat, \"{{ item.path }}\"], stdout: json, keep: [who, x, g]".to_string(),
             Op::Make => format!(
-                "shell: \"seq {{{{ item.{of} % 50 }}}} > {{{{ files.{column} }}}}\", files: {{ {column}: \"made/{name}-{{{{ key }}}}.txt\" }}, stdout: ignore"
+                "shell: \"seq 0 {{{{ item.{of} % 50 }}}} > {{{{ files.{column} }}}}\", files: {{ {column}: \"made/{name}-{{{{ item.id }}}}.txt\" }}, stdout: ignore"
             ),
             _ => self.python(),
         };

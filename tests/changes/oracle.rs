@@ -103,13 +103,14 @@ fn seen(stage: &Stage, row: &Row) -> String {
     let all = matches!(stage.op, Op::Row | Op::Spread | Op::Keep | Op::Total { .. }) && !stage.narrow;
     let group = stage.op == Op::Total { grouped: true, ordered: true }
         || stage.op == Op::Total { grouped: true, ordered: false };
-    let counts = |name: &str| all || name == stage.of || (group && name == "g");
+    let named = stage.op == Op::Make;
+    let counts = |name: &str| all || name == stage.of || (group && name == "g") || (named && name == "id");
     let cells: Vec<_> = row.iter().filter(|(name, _)| counts(name)).collect();
     format!("{cells:?}")
 }
 
 fn version(flow: &Flow, stage: &Stage) -> String {
-    let by = stage.by.unwrap_or(flow.param);
+    let by = stage.by.unwrap_or(flow.param());
     let code = match (stage.op.is_python(), is_built(Feature::Code)) {
         (false, _) => String::new(),
         (true, true) => format!("{} {} {}", stage.code.scale, stage.code.shift, flow.shared),
@@ -128,7 +129,7 @@ fn version(flow: &Flow, stage: &Stage) -> String {
 fn each(flow: &Flow, stage: &Stage, passing: &[Passing]) -> (Vec<Item>, Vec<Passing>) {
     let (mut items, mut given) = (Vec::new(), Vec::new());
     for Passing { key, origin, row } in passing {
-        let rows = rows_given(flow, stage, key, row);
+        let rows = rows_given(flow, stage, row);
         let makes = rows.iter().flatten().find_map(|row| match row.get(&stage.column()) {
             Some(Cell::File(path, content)) => Some((path.clone(), content.clone())),
             _ => None,
@@ -152,8 +153,8 @@ fn each(flow: &Flow, stage: &Stage, passing: &[Passing]) -> (Vec<Item>, Vec<Pass
 }
 
 /// What the stage makes of a row; `None`: its item fails.
-fn rows_given(flow: &Flow, stage: &Stage, key: &str, row: &Row) -> Option<Vec<Row>> {
-    let by = stage.by.unwrap_or(flow.param);
+fn rows_given(flow: &Flow, stage: &Stage, row: &Row) -> Option<Vec<Row>> {
+    let by = stage.by.unwrap_or(flow.param());
     let with = |cell: Cell| -> Row {
         let mut row = row.clone();
         row.insert(stage.column(), cell);
@@ -171,8 +172,8 @@ fn rows_given(flow: &Flow, stage: &Stage, key: &str, row: &Row) -> Option<Vec<Ro
         Op::Where => kept((v + by) % 3 != 0),
         Op::Echo => vec![with(Cell::Int(format!("1{v}{by}").parse().expect("a number")))],
         Op::Make => {
-            let lines: String = (1..=v % 50).map(|n| format!("{n}\n")).collect();
-            vec![with(Cell::File(format!("made/{}-{key}.txt", stage.name()), lines))]
+            let lines: String = (0..=v % 50).map(|n| format!("{n}\n")).collect();
+            vec![with(Cell::File(format!("made/{}-{}.txt", stage.name(), int(row, "id")), lines))]
         }
         Op::Row | Op::Keywords | Op::Value => vec![with(Cell::Int(moved * stage.code.scale + by))],
         Op::Spread => (0..moved % 3).map(|j| with(Cell::Int(v * stage.code.scale + j + by))).collect(),
@@ -191,7 +192,7 @@ fn read(row: &Row) -> Row {
 
 fn totals(flow: &Flow, stage: &Stage, passing: &[Passing]) -> (Vec<Item>, Vec<Passing>) {
     let Op::Total { grouped, ordered } = stage.op else { unreachable!("a reduce") };
-    let by = stage.by.unwrap_or(flow.param);
+    let by = stage.by.unwrap_or(flow.param());
     // In the order in which they first appear.
     let mut groups: Vec<(Row, Vec<&Row>)> = if grouped { Vec::new() } else { vec![(Row::new(), Vec::new())] };
     for Passing { row, .. } in passing {
@@ -230,9 +231,12 @@ fn totals(flow: &Flow, stage: &Stage, passing: &[Passing]) -> (Vec<Item>, Vec<Pa
 pub struct Memory {
     /// By stage and version: inputs, and the origins for which there is an outcome.
     known: BTreeMap<(String, String), BTreeMap<String, BTreeSet<String>>>,
-    /// The files that items made, as they are now.
-    pub made: BTreeMap<String, String>,
+    /// The files that items made: how large they are, and by whom they were made.
+    pub made: BTreeMap<String, (usize, Maker)>,
 }
+
+/// Stage, version, input and origin of an item.
+type Maker = [String; 4];
 
 impl Memory {
     /// The items of a stage that are due. Without a key, an outcome counts for any one item with its input.
@@ -240,7 +244,7 @@ impl Memory {
         let nothing = BTreeMap::new();
         let known = self.known.get(&(stage.name.clone(), stage.version.clone())).unwrap_or(&nothing);
         let is_known = |item: &&Item| {
-            known.get(&item.input).is_some_and(|origins| origins.contains(&item.origin)) && self.has_made(item)
+            known.get(&item.input).is_some_and(|origins| origins.contains(&item.origin)) && self.has_made(stage, item)
         };
         let (own, others): (Vec<&Item>, Vec<&Item>) = stage.items.iter().partition(is_known);
         if stage.keyed {
@@ -259,17 +263,23 @@ impl Memory {
         others.into_iter().filter(|item| !takes(item)).collect()
     }
 
-    /// Whether the item's file is there, in its full size.
-    fn has_made(&self, item: &Item) -> bool {
-        let is_whole =
-            |(path, content): &(String, String)| self.made.get(path).is_some_and(|m| m.len() == content.len());
-        item.makes.as_ref().is_none_or(is_whole)
+    /// Whether the item's file is there, in its full size, and nobody else has written over it.
+    fn has_made(&self, stage: &Foretold, item: &Item) -> bool {
+        item.makes.as_ref().is_none_or(|(path, content)| {
+            self.made.get(path).is_some_and(|made| *made == (content.len(), maker(stage, item)))
+        })
     }
 
     /// An item of that stage has an outcome now.
     pub fn learn(&mut self, stage: &Foretold, item: &Item) {
         let known = self.known.entry((stage.name.clone(), stage.version.clone())).or_default();
         known.entry(item.input.clone()).or_default().insert(item.origin.clone());
-        self.made.extend(item.makes.clone());
+        if let Some((path, content)) = &item.makes {
+            self.made.insert(path.clone(), (content.len(), maker(stage, item)));
+        }
     }
+}
+
+fn maker(stage: &Foretold, item: &Item) -> Maker {
+    [&stage.name, &stage.version, &item.input, &item.origin].map(String::clone)
 }

@@ -138,11 +138,11 @@ impl Trial {
                     return false;
                 }
                 let path = self.random.pick(&paths);
+                let (size, _) = self.memory.made.get_mut(&path).expect("a path of it");
+                *size = 0;
                 if edit == Edit::Unmake {
-                    self.memory.made.remove(&path);
                     let _ = fs::remove_file(self.env.path(&path));
                 } else {
-                    self.memory.made.insert(path.clone(), String::new());
                     self.env.write(&path, "");
                 }
             }
