@@ -10,6 +10,7 @@ from functools import partial
 
 from . import failures
 from .results import packer
+from .shared import Shared
 from .tables import builder
 from .values import revive
 
@@ -27,6 +28,7 @@ class Pool:
         self.lock = threading.RLock()
         # None: not yet run; else what it failed with, or "".
         self.init = None
+        self.shared = Shared()
 
     def announce(self, payload):
         (job_id,) = struct.unpack_from("<I", payload)
@@ -49,7 +51,7 @@ class Pool:
         try:
             use_folder(told["path"])
             self.initialise(told, capture)
-            job = Job(told, find(told["module"], told["function"], told["path"]))
+            job = Job(told, find(told["module"], told["function"], told["path"]), self.share(told))
         except BrokenJob as error:
             return with_output(error, capture)
         except BaseException as error:
@@ -72,6 +74,15 @@ class Pool:
                 self.init = str(broken("init: %s:%s" % (module, name), error, told["path"]))
         if self.init:
             raise BrokenJob(self.init)
+
+
+    def share(self, told):
+        """The shared objects, loaded once in the process."""
+        objects = self.shared.load(told["share"])
+        if objects is None:
+            what, error = self.shared.broken
+            raise BrokenJob("%s: %s" % (what, failures.message(error)))
+        return objects
 
 
 def with_output(error, capture):
@@ -132,13 +143,13 @@ def nearest(owner, name):
 class Job:
     """A function and how it is called."""
 
-    def __init__(self, told, function):
+    def __init__(self, told, function, shared):
         self.path = told["path"]
         self.module, self.name = told["module"], told["function"]
         self.call = told["call"]
         self.chunk_format = told["chunk_format"]
         self.returns = told["returns"]
-        self.args = revive(told["args"])
+        self.args = {**revive(told["args"]), **shared}
         self.shape = told["shape"]
         self.pack = packer(self.shape, self.returns)
         # A returned dict is the result as it stands.

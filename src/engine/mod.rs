@@ -24,6 +24,7 @@ pub mod replay;
 pub mod resolve;
 pub mod run;
 pub mod selection;
+mod shared;
 pub mod sources;
 pub mod stage;
 mod suspects;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::EngineError;
 use super::groups::{self, Groups};
 use super::resolve::{Policy, Resolved, Resolver, with_input_number};
+use super::shared;
 use crate::data::{Batch, Hash, Items, Table};
 use crate::plan::{Plan, PlannedStage};
 use crate::spec::model::{Input, Verb};
@@ -146,6 +147,7 @@ impl Replay {
             digests: self.plan.reading.0.digests.clone(),
             checks_files: self.checks_files,
             workshop: None,
+            shared: shared::united(&shared::contents(self, &self.plan.stages[stage])?),
         })
     }
 
@@ -188,6 +190,7 @@ impl Replay {
             let mut parts = vec![self.versions[index].0.to_vec()];
             parts.push(format!("{:?} {:?} {:?}", planned.verb, planned.uses, planned.keep).into_bytes());
             parts.push(self.store.last_sequence(&planned.name)?.to_le_bytes().to_vec());
+            parts.extend(planned.shared_stages().map(|(_, shared)| states[shared].0.to_vec()));
             for input in &planned.inputs {
                 parts.push(match input {
                     Input::Stage(upstream) => states[*upstream].0.to_vec(),

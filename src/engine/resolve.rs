@@ -135,6 +135,8 @@ pub struct Resolver {
     pub checks_files: bool,
     /// In a run, where files are made.
     pub workshop: Option<Arc<Workshop>>,
+    /// The content of the rows that the stage shares, part of what each item sees.
+    pub shared: Option<Hash>,
 }
 
 /// What is told of how an item was run: attempts, seconds of the last one, bytes of memory that it held at most, and
@@ -160,7 +162,10 @@ impl Resolver {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn resolve_known(&self, batch: &Batch, inputs: Vec<Hash>) -> Result<Resolved, StoreError> {
+    pub fn resolve_known(&self, batch: &Batch, mut inputs: Vec<Hash>) -> Result<Resolved, StoreError> {
+        if let Some(shared) = self.shared {
+            inputs.iter_mut().for_each(|input| *input = Hash::of_parts([&input.0[..], &shared.0]));
+        }
         let hits = match &self.view {
             Some(view) if !view.is_empty() && !self.policy.fresh => {
                 // Rows that stand where they stood may live on results of rows that are gone: they, too, look anywhere.

@@ -21,6 +21,7 @@ use super::prepare::{Preparer, RowsOf};
 use super::replay::{self, Replay, Sources};
 use super::resolve::{Policy, Resolver};
 use super::selection::Selection;
+use super::shared;
 use super::stage::{Arrival, StageRun};
 use super::suspects::{Marks, Suspects};
 use super::writer::{self, Entry};
@@ -49,6 +50,7 @@ pub fn run(
     let id = super::books::new_run_id();
     let plan = Arc::new(compile(flow, options, &id)?);
     let selected = selected_stages(&plan, options.stage.as_deref())?;
+    plan.check_shared(&selected)?;
     let open = OpenOptions { on_network_fs: options.on_network_fs, command: &plan.secrets.hide(&options.command) };
     forget_reader(&plan);
     let store = Store::open(&flow.state_dir, &open)?;
@@ -349,6 +351,17 @@ impl Helpers for Crew {
     }
 
     fn equip(&self, stage: &mut StageRun, replay: &Replay) -> Result<(), EngineError> {
+        let contents = shared::contents(replay, &stage.planned)?;
+        if !contents.is_empty() {
+            let objects = shared::objects(replay, &contents, &self.state_dir)?;
+            stage.planned = Arc::new(stage.planned.with_objects(objects));
+            let _ = self.writer.send(Entry {
+                write: shared::note(&stage.planned.name, &contents),
+                receipt: None,
+                permit: None,
+                made: Vec::new(),
+            });
+        }
         let view = replay.store.view(&stage.planned.name, stage.planned.version)?;
         stage.resolver = Some(Arc::new(Resolver {
             stage: stage.planned.clone(),
@@ -360,6 +373,7 @@ impl Helpers for Crew {
             digests: self.plan.reading.0.digests.clone(),
             checks_files: true,
             workshop: self.workshop.clone(),
+            shared: shared::united(&contents),
         }));
         stage.preparer = Some(self.preparer(stage, None));
         Ok(())

@@ -32,8 +32,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::data::{Failure, Table, Usage, Value};
-use crate::spec::model::{Call, Stdout};
+use crate::data::source::FileStamp;
+use crate::data::{Failure, Hash, Table, Usage, Value};
+use crate::spec::model::{Call, SharedFormat, Stdout};
 
 /// What all tasks of a stage have in common.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +108,32 @@ pub struct PythonEnv {
     pub path: PathBuf,
     /// `module`, `function`, arguments: run once before the first item.
     pub init: Option<Initializer>,
+    /// What it loads once, for all functions.
+    pub share: Vec<SharedObject>,
+}
+
+/// An object that a Python worker loads once, from a file, and passes as a keyword.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedObject {
+    pub name: String,
+    /// Where it comes from, for people.
+    pub shown: String,
+    pub form: SharedForm,
+    pub path: PathBuf,
+    /// What the file looked like when its content was hashed: another one is not loaded.
+    pub stamp: FileStamp,
+    /// Of the content: workers that hold another one are not asked.
+    pub content: Hash,
+}
+
+/// How a shared object is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedForm {
+    /// As the file's format says.
+    File(SharedFormat),
+    /// Rows as a table of pyarrow, memory-mapped; where there is no pyarrow, as dicts from the file beside it, which
+    /// ends in `.rows`.
+    Rows,
 }
 
 /// Module, function and keyword arguments of what prepares a worker.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::code::{Projects, Signature, signature};
 use super::{Graph, Plan, PlanError, PlannedStage, Reading, Run, Surroundings};
-use crate::data::{Uses, Value, source};
-use crate::executor::{Job, PoolKey, PythonEnv, Shape, Work};
+use crate::data::{Hash, Uses, Value, source};
+use crate::executor::{Job, PoolKey, PythonEnv, Shape, SharedForm, SharedObject, Work};
 use crate::spec::model::{
-    Action, Backend, Call, CommandAction, CommandLine, Input, PythonAction, Settings, Stage, Verb, Workflow,
+    Action, Backend, Call, CommandAction, CommandLine, Input, PythonAction, Settings, Share, Shared, Stage, Verb,
+    Workflow,
 };
 use crate::spec::template::{Names, Scope, Template, TemplateTree};
 
@@ -26,20 +27,20 @@ const THREAD_CAPS: [&str; 8] = [
 
 pub(super) fn compile(workflow: Arc<Workflow>, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
     let graph = Graph::new(&workflow.stages);
+    let reading = reading(&workflow, surroundings);
     let mut interpreters = Vec::new();
     let projects = Projects::default();
     let mut keyed = vec![false; workflow.stages.len()];
     let mut stages: Vec<Option<Arc<PlannedStage>>> = vec![None; workflow.stages.len()];
     for &index in graph.order() {
-        let compiler =
-            Compiler { workflow: &workflow, stage: &workflow.stages[index], surroundings, projects: &projects };
+        let stage = &workflow.stages[index];
+        let compiler = Compiler { workflow: &workflow, stage, surroundings, projects: &projects, reading: &reading };
         keyed[index] = compiler.is_keyed(&keyed);
         let stage = compiler.compile(index, keyed[index], &mut interpreters)?;
         stages[index] = Some(Arc::new(stage));
     }
     let stages = stages.into_iter().flatten().collect();
-    let reading = Reading(reading(&workflow, surroundings));
-    Ok(Plan { workflow, graph, stages, reading, secrets: surroundings.secrets.clone() })
+    Ok(Plan { workflow, graph, stages, reading: Reading(reading), secrets: surroundings.secrets.clone() })
 }
 
 fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surroundings {
@@ -65,6 +66,8 @@ pub(super) struct Compiler<'a> {
     pub stage: &'a Stage,
     pub surroundings: &'a Surroundings<'a>,
     pub projects: &'a Projects,
+    /// Digests of files are remembered here.
+    pub reading: &'a source::Surroundings,
 }
 
 /// Interpreters found already, by the name asked for.
@@ -74,7 +77,8 @@ impl Compiler<'_> {
     fn compile(&self, index: usize, keyed: bool, interpreters: &mut Interpreters) -> Result<PlannedStage, PlanError> {
         let settings = self.settings();
         let names = self.names();
-        let fingerprint = self.fingerprint(&names)?;
+        let share = self.shared_files();
+        let fingerprint = self.fingerprint(&names, &share)?;
         let workers = self.workers(&settings);
         Ok(PlannedStage {
             index,
@@ -89,7 +93,7 @@ impl Compiler<'_> {
             keyed,
             version: fingerprint.version(),
             fingerprint: fingerprint.without(self.surroundings.secrets),
-            run: self.run(&settings, workers, interpreters)?,
+            run: self.run(&settings, share, workers, interpreters)?,
             settings,
             workers,
             action: self.surroundings.secrets.hide(&self.describe()).into_owned(),
@@ -179,15 +183,14 @@ impl Compiler<'_> {
         let path = self.project().ok()?.file_of(&python.module)?;
         let source = std::fs::read_to_string(path).ok()?;
         match signature(&source, &python.function) {
-            Signature::Names(names) => {
-                let given = |n: &String| {
-                    python.args.iter().any(|(arg, _)| arg == n)
-                        || self.stage.settings.files.iter().any(|file| file.name == *n)
-                };
-                Some(names.into_iter().filter(|n| !given(n)).collect())
-            }
+            Signature::Names(names) => Some(names.into_iter().filter(|n| !self.is_keyword(python, n)).collect()),
             Signature::Any => None,
         }
+    }
+
+    /// Whether a function gets this keyword from elsewhere than its row.
+    fn is_keyword(&self, python: &PythonAction, name: &str) -> bool {
+        python.args.iter().any(|(arg, _)| arg == name) || self.stage.settings.share.iter().any(|s| s.name == name)
     }
 
     fn scope(&self) -> Scope<'_> {
@@ -211,7 +214,13 @@ impl Compiler<'_> {
         PlanError::Template { stage: self.stage.name.clone(), what: what.to_string(), problem: problem.to_string() }
     }
 
-    fn run(&self, settings: &Settings, workers: usize, interpreters: &mut Interpreters) -> Result<Run, PlanError> {
+    fn run(
+        &self,
+        settings: &Settings,
+        share: Vec<SharedObject>,
+        workers: usize,
+        interpreters: &mut Interpreters,
+    ) -> Result<Run, PlanError> {
         let job = |work, python| -> Result<Arc<Job>, PlanError> {
             Ok(Arc::new(Job {
                 stage: self.stage.name.clone(),
@@ -243,7 +252,7 @@ impl Compiler<'_> {
                     returns: python.returns.clone(),
                     args: self.constants("args", &constant)?,
                 };
-                let python = Some(self.python_env(settings, interpreters)?);
+                let python = Some(self.python_env(settings, share, interpreters)?);
                 Run::Python { job: job(work, python)?, args: per_item }
             }
             Action::Command(action) => {
@@ -276,7 +285,12 @@ impl Compiler<'_> {
         }
     }
 
-    fn python_env(&self, settings: &Settings, found: &mut Interpreters) -> Result<PythonEnv, PlanError> {
+    fn python_env(
+        &self,
+        settings: &Settings,
+        share: Vec<SharedObject>,
+        found: &mut Interpreters,
+    ) -> Result<PythonEnv, PlanError> {
         let init = settings
             .init
             .as_ref()
@@ -285,7 +299,25 @@ impl Compiler<'_> {
             interpreter: self.interpreter(&settings.interpreter, found)?,
             path: self.workflow.dir.clone(),
             init: init.transpose()?,
+            share,
         })
+    }
+
+    /// The files that the stage shares. Rows of stages come when these have finished.
+    fn shared_files(&self) -> Vec<SharedObject> {
+        let mut objects = Vec::new();
+        for Share { name, from } in &self.stage.settings.share {
+            let Shared::File { path: shown, format } = from else { continue };
+            let path = self.workflow.dir.join(shown);
+            // What cannot be read has no content, and keeps nobody from looking at results: see `Plan::check_shared`.
+            let (stamp, content) = match source::file_digest(&path, self.reading.digests.as_deref()) {
+                Ok((stamp, digest)) => (stamp, Hash::of(&digest)),
+                Err(_) => (source::FileStamp::default(), Hash::default()),
+            };
+            let form = SharedForm::File(*format);
+            objects.push(SharedObject { name: name.clone(), shown: shown.clone(), form, path, stamp, content });
+        }
+        objects
     }
 
     fn interpreter(&self, wanted: &Option<String>, found: &mut Interpreters) -> Result<PathBuf, PlanError> {

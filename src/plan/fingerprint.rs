@@ -12,12 +12,16 @@ use crate::data::secrets::{HIDDEN, Secrets, hashed};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     parts: BTreeMap<String, String>,
+    /// Names of what parts stand for, for people: no part of the version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    names: BTreeMap<String, String>,
 }
 
 /// One part that differs between two versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// `code_changed`, `args_changed`, `version_changed`, `deps_changed`, `init_changed`.
+    /// `code_changed`, `args_changed`, `version_changed`, `deps_changed`, `init_changed`,
+    /// `share_changed`.
     pub reason: &'static str,
     /// In words: `args.min_size: 3 → 5`.
     pub words: String,
@@ -27,6 +31,13 @@ impl Fingerprint {
     /// Adds a part.
     pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.parts.insert(name.into(), value.into());
+    }
+
+    /// Adds a part that people know by another name, which does not count.
+    pub fn add_named(&mut self, name: impl Into<String>, value: impl Into<String>, known_as: &str) {
+        let name = name.into();
+        self.names.insert(name.clone(), known_as.to_string());
+        self.add(name, value);
     }
 
     /// The hash of all parts.
@@ -40,7 +51,9 @@ impl Fingerprint {
     pub fn without(&self, secrets: &Secrets) -> Fingerprint {
         let parts = self.parts.iter();
         let hidden = parts.map(|(name, value)| (secrets.hide(name).into_owned(), secrets.stand_in(value).into_owned()));
-        Fingerprint { parts: hidden.collect() }
+        let names = self.names.iter();
+        let names = names.map(|(part, name)| (part.clone(), secrets.hide(name).into_owned())).collect();
+        Fingerprint { parts: hidden.collect(), names }
     }
 
     /// As stored.
@@ -59,7 +72,10 @@ impl Fingerprint {
         names
             .into_iter()
             .filter(|name| !same(name, self.parts.get(*name), old.parts.get(*name)))
-            .flat_map(|name| changes(name, old.parts.get(name), self.parts.get(name)))
+            .flat_map(|name| match name.starts_with("share.") {
+                true => vec![share_change(name, old.names.get(name), self.names.get(name))],
+                false => changes(name, old.parts.get(name), self.parts.get(name)),
+            })
             .collect()
     }
 }
@@ -102,6 +118,18 @@ fn change(name: &str, old: Option<&String>, new: Option<&String>) -> Change {
         _ => ("code_changed", told(name)),
     };
     Change { reason, words }
+}
+
+/// What was shared and what is; rows of stages have no name here.
+fn share_change(part: &str, old: Option<&String>, new: Option<&String>) -> Change {
+    let words = match (old, new) {
+        (Some(old), Some(new)) if old == new => format!("{part}: {new} changed"),
+        (old, new) => {
+            let shown = |name: Option<&String>| name.map_or("none", String::as_str).to_string();
+            format!("{part}: {} → {}", shown(old), shown(new))
+        }
+    };
+    Change { reason: "share_changed", words }
 }
 
 fn shorten(value: &str) -> String {

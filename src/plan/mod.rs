@@ -19,8 +19,8 @@ pub use fingerprint::{Change, Fingerprint};
 pub use graph::Graph;
 
 use crate::data::{Hash, Secrets, Uses, Value, source};
-use crate::executor::Job;
-use crate::spec::model::{CommandAction, Input, Program, Reader, Settings, Verb, Workflow};
+use crate::executor::{Job, SharedObject};
+use crate::spec::model::{CommandAction, Input, Program, Reader, Settings, Shared, Verb, Workflow};
 use crate::spec::template::{Expression, TemplateTree};
 
 /// A workflow, ready to run.
@@ -107,6 +107,25 @@ impl PlannedStage {
         !matches!(self.verb, Verb::Map)
     }
 
+    /// The stages whose rows it shares, with the names under which it does.
+    pub fn shared_stages(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.settings.share.iter().filter_map(|share| match share.from {
+            Shared::Stage(stage) => Some((share.name.as_str(), stage)),
+            Shared::File { .. } => None,
+        })
+    }
+
+    /// The same stage with more for its workers to load.
+    #[must_use]
+    pub fn with_objects(&self, objects: Vec<SharedObject>) -> PlannedStage {
+        let mut stage = self.clone();
+        if let Run::Python { job, .. } = &mut stage.run {
+            let job = Arc::make_mut(job);
+            job.pool.python.iter_mut().for_each(|python| python.share.extend(objects.iter().cloned()));
+        }
+        stage
+    }
+
     /// The columns by which a reduce groups.
     pub fn group_by(&self) -> &[String] {
         match &self.verb {
@@ -162,6 +181,24 @@ impl Plan {
     /// When a constant template has no value, a `deps` file cannot be read or no interpreter is found.
     pub fn compile(workflow: Arc<Workflow>, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
         compile::compile(workflow, surroundings)
+    }
+
+    /// Tells a shared file of a stage of `selected` that cannot be read.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub fn check_shared(&self, selected: &[bool]) -> Result<(), PlanError> {
+        for stage in self.stages.iter().filter(|stage| selected[stage.index]) {
+            let Run::Python { job, .. } = &stage.run else { continue };
+            for object in job.pool.python.iter().flat_map(|python| &python.share) {
+                std::fs::File::open(&object.path).map_err(|source| PlanError::Unreadable {
+                    stage: stage.name.clone(),
+                    path: object.path.clone(),
+                    source,
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// The sources that the stages of `selected` read, directly.

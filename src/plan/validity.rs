@@ -8,11 +8,12 @@ use super::code::{Project, Unreadable};
 use super::compile::{Compiler, templates_of};
 use super::fingerprint::Fingerprint;
 use crate::data::{Hash, Value, source};
-use crate::spec::model::{Action, Call, ChunkFormat, CommandAction, CommandLine};
+use crate::executor::SharedObject;
+use crate::spec::model::{Action, Call, ChunkFormat, CommandAction, CommandLine, Share, Shared};
 use crate::spec::template::{Names, Template, TemplateTree};
 
 impl Compiler<'_> {
-    pub(super) fn fingerprint(&self, names: &Names) -> Result<Fingerprint, PlanError> {
+    pub(super) fn fingerprint(&self, names: &Names, share: &[SharedObject]) -> Result<Fingerprint, PlanError> {
         let mut parts = Fingerprint::default();
         parts.add("verb", format!("{:?}", self.stage.verb));
         match &self.stage.action {
@@ -43,6 +44,7 @@ impl Compiler<'_> {
         }
         self.add_files(&mut parts);
         self.add_deps(&mut parts)?;
+        self.add_share(&mut parts, share);
         Ok(parts)
     }
 
@@ -164,6 +166,20 @@ impl Compiler<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Shared files count by content and by how they are loaded, whatever their name. Rows of stages are part of what
+    /// the stage's items see, not of its version: they are known only once those have finished.
+    fn add_share(&self, parts: &mut Fingerprint, share: &[SharedObject]) {
+        for Share { name, from } in &self.stage.settings.share {
+            let object = share.iter().find(|object| object.name == *name);
+            match (from, object) {
+                (Shared::File { format, .. }, Some(SharedObject { shown, content, .. })) => {
+                    parts.add_named(format!("share.{name}"), format!("{} {content}", format.name()), shown);
+                }
+                _ => parts.add(format!("share.{name}"), "rows"),
+            }
+        }
     }
 
     fn matching(&self, pattern: &str) -> Result<Vec<PathBuf>, PlanError> {

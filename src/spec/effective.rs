@@ -40,7 +40,7 @@ const BUILT_IN: [(&str, &str); 6] = [
 /// Those that mean something to stages that bpp-flow evaluates itself.
 const INSIDE: [&str; 2] = ["batch_size", "on_error"];
 /// Settings under `defaults` that hold for `python` stages only.
-const PYTHON_ONLY: [&str; 2] = ["init", "interpreter"];
+const PYTHON_ONLY: [&str; 3] = ["init", "interpreter", "share"];
 
 /// The effective workflow of a file that [`super::load`] takes.
 ///

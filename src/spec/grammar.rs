@@ -407,7 +407,11 @@ pub const SETTINGS: &[Key] = &[
         Kind::Bool,
         "`true`: not only the sizes of the files that items made are looked at, but their contents.",
     ),
-    later("share", Kind::Map(&Kind::Any), "Large read-only objects, loaded once per worker."),
+    key(
+        "share",
+        Kind::Map(&SHARED),
+        "Large read-only objects, loaded once per worker and passed as keywords: a file, or a finished stage's rows.",
+    ),
     later("packages", NAMES, "Installed packages whose versions results depend on."),
 ];
 
@@ -476,6 +480,17 @@ static INIT: Shape = Shape {
     required: &["python"],
 };
 
+const SHARED: Kind = Kind::Either(&[Kind::Text, Kind::Shape(&SHARE)]);
+
+/// What `share` takes that is no file.
+pub static SHARE: Shape = Shape {
+    what: "a shared object",
+    name: "share",
+    doc: "The rows of a finished stage, as a table.",
+    keys: &[&[key("stage", Kind::Text, "The stage; this one waits until it has finished without failures.")]],
+    required: &["stage"],
+};
+
 const OUTPUTS: Kind = Kind::OneOrMore(&Kind::Either(&[Kind::Template, Kind::Shape(&OUTPUT)]));
 
 /// An output.
@@ -514,8 +529,21 @@ const FORMATS: &[Word] = &[
 ];
 
 /// All shapes, for hints at keys that stand in the wrong place.
-pub static SHAPES: &[&Shape] =
-    &[&WORKFLOW, &SOURCE, &STAGE, &RETRIES, &INIT, &OUTPUT, &RANGE, &SWEEP_RANGE, &SQL, &FILE, &PROFILE, &BACKEND];
+pub static SHAPES: &[&Shape] = &[
+    &WORKFLOW,
+    &SOURCE,
+    &STAGE,
+    &RETRIES,
+    &INIT,
+    &OUTPUT,
+    &RANGE,
+    &SWEEP_RANGE,
+    &SQL,
+    &FILE,
+    &PROFILE,
+    &BACKEND,
+    &SHARE,
+];
 
 /// Words that other tools use, and ours.
 pub const OTHER_WORDS: &[(&str, &str)] = &[

@@ -358,6 +358,8 @@ pub struct Settings {
     pub files: Vec<MadeFile>,
     /// Whether the contents of these are looked at, not only their sizes.
     pub verify_files: bool,
+    /// What workers load once, for Python functions.
+    pub share: Vec<Share>,
 }
 
 /// A file that an item makes.
@@ -369,6 +371,63 @@ pub struct MadeFile {
     pub path: Template,
     /// Whether its path may lead out of the workflow's folder; what is written without templates always may.
     pub allow_outside: bool,
+}
+
+/// An object that a worker loads once and passes to the function under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    pub name: String,
+    pub from: Shared,
+}
+
+/// Where a shared object comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shared {
+    /// A file, relative to the workflow.
+    File { path: String, format: SharedFormat },
+    /// The rows of a stage that has finished (index into `Workflow::stages`; it stands in `Stage::after` too).
+    Stage(usize),
+}
+
+/// How a shared file is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SharedFormat {
+    /// Memory-mapped by numpy.
+    Npy,
+    /// A dict of numpy's arrays.
+    Npz,
+    /// A table of pyarrow, memory-mapped.
+    Arrow,
+    /// A table of pyarrow.
+    Parquet,
+    Pickle,
+    Json,
+}
+
+impl SharedFormat {
+    /// The endings of files, and what they stand for.
+    pub const ENDINGS: [(&'static str, SharedFormat); 8] = [
+        ("npy", SharedFormat::Npy),
+        ("npz", SharedFormat::Npz),
+        ("arrow", SharedFormat::Arrow),
+        ("feather", SharedFormat::Arrow),
+        ("parquet", SharedFormat::Parquet),
+        ("pkl", SharedFormat::Pickle),
+        ("pickle", SharedFormat::Pickle),
+        ("json", SharedFormat::Json),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            SharedFormat::Npy => "npy",
+            SharedFormat::Npz => "npz",
+            SharedFormat::Arrow => "arrow",
+            SharedFormat::Parquet => "parquet",
+            SharedFormat::Pickle => "pickle",
+            SharedFormat::Json => "json",
+        }
+    }
 }
 
 /// Where items run, as configured.

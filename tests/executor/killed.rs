@@ -22,8 +22,12 @@ fn to_be_killed() {
     bench.submit(&job, TaskInput::Commands(vec![item]));
     let path = bench.dir.path().to_path_buf();
     let mut python = (*job).clone();
-    python.pool.python =
-        Some(bpp_flow::executor::PythonEnv { interpreter: "python3".into(), path: path.clone(), init: None });
+    python.pool.python = Some(bpp_flow::executor::PythonEnv {
+        interpreter: "python3".into(),
+        path: path.clone(),
+        init: None,
+        share: Vec::new(),
+    });
     std::fs::write(path.join("functions.py"), "import time\ndef f(row):\n    time.sleep(1000)\n").unwrap();
     python.work = bpp_flow::executor::Work::Python {
         module: "functions".into(),

@@ -89,7 +89,12 @@ impl Lab {
             shape: Shape::One,
             pool: PoolKey {
                 threads,
-                python: Some(PythonEnv { interpreter: "python3".into(), path: path.clone(), init: None }),
+                python: Some(PythonEnv {
+                    interpreter: "python3".into(),
+                    path: path.clone(),
+                    init: None,
+                    share: Vec::new(),
+                }),
                 env: vec![("MARKER".into(), self.marker())],
                 cwd: path,
                 ..PoolKey::default()

@@ -50,6 +50,7 @@ mod random;
 mod running;
 mod security;
 mod selecting;
+mod share;
 mod signals;
 mod sources;
 mod sql;

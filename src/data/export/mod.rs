@@ -76,6 +76,8 @@ pub enum ExportFormat {
     Jsonl,
     Parquet,
     Arrow,
+    /// Arrow, not compressed: to be memory-mapped.
+    MappedArrow,
 }
 
 impl From<Format> for ExportFormat {
@@ -121,7 +123,7 @@ impl ExportFormat {
 
     /// Whether cells become Arrow arrays.
     fn is_columnar(self) -> bool {
-        matches!(self, ExportFormat::Parquet | ExportFormat::Arrow)
+        matches!(self, ExportFormat::Parquet | ExportFormat::Arrow | ExportFormat::MappedArrow)
     }
 }
 
@@ -155,9 +157,9 @@ impl Writer {
                     .build();
                 Form::Parquet(Box::new(ArrowWriter::try_new(sink, schema.arrow(), Some(properties))?))
             }
-            ExportFormat::Arrow => {
-                let options =
-                    IpcWriteOptions::default().try_with_compression(Some(arrow_ipc::CompressionType::LZ4_FRAME))?;
+            ExportFormat::Arrow | ExportFormat::MappedArrow => {
+                let compression = (format == ExportFormat::Arrow).then_some(arrow_ipc::CompressionType::LZ4_FRAME);
+                let options = IpcWriteOptions::default().try_with_compression(compression)?;
                 let sink = BufWriter::with_capacity(1 << 20, sink);
                 Form::Arrow(Box::new(FileWriter::try_new_with_options(sink, &schema.arrow(), options)?))
             }

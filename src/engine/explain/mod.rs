@@ -23,6 +23,7 @@ use super::replay::{Replay, Sources};
 use super::resolve::{Resolved, with_input_number};
 use super::run::{compile, remember, selected_stages};
 use super::selection::Selection;
+use super::shared;
 use crate::data::{Batch, Table};
 use crate::plan::Plan;
 use crate::spec::model::{Input, Verb};
@@ -62,6 +63,7 @@ pub fn survey(
     options: &RunOptions,
     wanted: &Wanted,
 ) -> Result<PlanReport, EngineError> {
+    plan.check_shared(&selected_stages(plan, options.stage.as_deref())?)?;
     let mut survey = Survey::new(plan, store, options, wanted)?;
     if survey.is_known()? {
         return survey.report();
@@ -96,6 +98,8 @@ struct Survey<'a> {
     following: Following,
     /// Whether it matters in which order a stage's rows come.
     ordered: Vec<bool>,
+    /// Whether other stages share its rows.
+    shared: Vec<bool>,
     unchanged: bool,
     /// Batches that are known to be done are passed over, as long as no other item needs what they own.
     skipping: bool,
@@ -125,6 +129,7 @@ impl<'a> Survey<'a> {
             waiting_batches: 0,
             following,
             ordered: order_matters(plan),
+            shared: plan.stages.iter().map(|stage| is_shared(plan, stage.index)).collect(),
             unchanged: false,
             skipping: false,
         })
@@ -173,6 +178,7 @@ impl<'a> Survey<'a> {
             if !self.selected[stage] {
                 continue;
             }
+            self.take_shared(stage)?;
             self.take_later_inputs(stage)?;
             if matches!(self.plan.stages[stage].verb, Verb::Reduce { .. } | Verb::Once) {
                 self.take_groups(stage)?;
@@ -199,6 +205,10 @@ impl<'a> Survey<'a> {
 
     fn take(&mut self, stage: usize, waiting: Vec<Passing>) -> Result<bool, EngineError> {
         let planned = self.plan.stages[stage].clone();
+        if self.stages[stage].held {
+            self.stages[stage].later.extend(waiting);
+            return Ok(true);
+        }
         if planned.inputs.len() > 1 && self.ordered[stage] {
             let (now, later) = waiting.into_iter().partition(|passing| passing.input == planned.inputs[0]);
             let later: Vec<Passing> = later;
@@ -208,7 +218,39 @@ impl<'a> Survey<'a> {
         self.take_in_order(stage, waiting)
     }
 
-    /// Rows of a stage's second and later inputs, where their order matters: they come after those of the first.
+    /// Of a stage that shares the rows of others: what they are, now that all of them have passed, or that they are
+    /// still to be made.
+    fn take_shared(&mut self, stage: usize) -> Result<(), EngineError> {
+        let planned = self.plan.stages[stage].clone();
+        if !std::mem::take(&mut self.stages[stage].held) {
+            return Ok(());
+        }
+        let has_work = |(_, shared): (&str, usize)| {
+            let report = &self.stages[shared].report;
+            report.due + report.possible > 0
+        };
+        let waits = planned.shared_stages().any(has_work);
+        let contents: Vec<_> = planned
+            .shared_stages()
+            .map(|(name, shared)| (name.to_string(), shared, self.stages[shared].content.finish()))
+            .collect();
+        let others = match &self.store {
+            Some(store) => shared::changed(store, &planned.name, &contents)?,
+            None => Vec::new(),
+        };
+        let told = |&at: &usize| {
+            let (name, of, _) = &contents[at];
+            format!("share.{name}: the rows of {} changed", self.plan.stages[*of].name)
+        };
+        let others = others.iter().map(told).collect();
+        let tally = &mut self.stages[stage];
+        (tally.waits, tally.others) = (waits, others);
+        tally.resolver.shared = shared::united(&contents);
+        Ok(())
+    }
+
+    /// Rows that had to wait: those of a stage's second and later inputs, where their order matters, come after those of
+    /// the first.
     fn take_later_inputs(&mut self, stage: usize) -> Result<(), EngineError> {
         let inputs = self.plan.stages[stage].inputs.clone();
         let mut later = std::mem::take(&mut self.stages[stage].later);
@@ -223,6 +265,17 @@ impl<'a> Survey<'a> {
             for passing in waiting {
                 self.following.enter_groups(&planned, &passing.batch);
                 self.stages[stage].gather(passing);
+            }
+            return Ok(true);
+        }
+        if self.stages[stage].waits {
+            for passing in waiting {
+                let items = passing.batch.len() as u64;
+                let report = &mut self.stages[stage].report;
+                report.total += items + passing.blocked + passing.possible;
+                report.blocked += passing.blocked;
+                report.possible += items + passing.possible;
+                self.send_nothing(stage, passing.blocked, items + passing.possible);
             }
             return Ok(true);
         }
@@ -276,6 +329,9 @@ impl<'a> Survey<'a> {
     fn send_on(&mut self, stage: usize, resolved: Resolved, blocked: u64, possible: u64) {
         let blocked = blocked + resolved.failed.len() as u64;
         let possible = possible + resolved.due.len() as u64;
+        if self.shared[stage] {
+            self.stages[stage].content.add(&resolved.out.table);
+        }
         let unknown = possible > 0 && self.plan.stages[stage].changes_count();
         for consumer in self.consumers(Input::Stage(stage)) {
             if unknown {
@@ -295,6 +351,7 @@ impl<'a> Survey<'a> {
     /// Counts the groups of a reduce once all rows above it have passed.
     fn take_groups(&mut self, stage: usize) -> Result<(), EngineError> {
         let (blocked, possible) = self.stages[stage].missing;
+        let possible = possible.max(u64::from(self.stages[stage].waits));
         let needs_all = matches!(self.plan.stages[stage].verb, Verb::Reduce { needs_all: true, .. });
         let groups = self.groups_of(stage)?;
         let report = &mut self.stages[stage].report;
@@ -313,14 +370,20 @@ impl<'a> Survey<'a> {
             self.send_on(stage, resolved, 0, 0);
             return self.pass_on().map(drop);
         };
+        self.send_nothing(stage, blocked, possible);
+        self.pass_on().map(drop)
+    }
+
+    /// Tells the stages that follow of items without rows as yet.
+    fn send_nothing(&mut self, stage: usize, blocked: u64, possible: u64) {
+        let unknown = self.plan.stages[stage].changes_count();
         for consumer in self.consumers(Input::Stage(stage)) {
-            self.stages[consumer].report.total_known = false;
+            self.stages[consumer].report.total_known &= !unknown;
             self.stages[consumer].behind(blocked, possible);
             let batch = Batch { items: groups::once().batch.items.slice(0, 0), table: Table::empty(0) };
             let input = Input::Stage(stage);
             self.waiting[consumer].push(Passing { input, batch, blocked, possible, before: None });
         }
-        self.pass_on().map(drop)
     }
 
     fn groups_of(&mut self, stage: usize) -> Result<Groups, EngineError> {
@@ -375,12 +438,18 @@ impl<'a> Survey<'a> {
     }
 }
 
+/// Whether other stages share a stage's rows.
+fn is_shared(plan: &Plan, stage: usize) -> bool {
+    plan.stages.iter().any(|other| other.shared_stages().any(|(_, shared)| shared == stage))
+}
+
 /// Of each stage, whether what it gives depends on the order of its rows, or what some stage below it gives.
 fn order_matters(plan: &Plan) -> Vec<bool> {
     let mut matters = vec![false; plan.stages.len()];
     for &stage in plan.graph.order().iter().rev() {
         let planned = &plan.stages[stage];
-        let itself = planned.sees_index || matches!(planned.verb, Verb::Reduce { ordered: true, .. });
+        let itself =
+            planned.sees_index || is_shared(plan, stage) || matches!(planned.verb, Verb::Reduce { ordered: true, .. });
         matters[stage] = itself || plan.consumers(Input::Stage(stage)).any(|below| matters[below.index]);
     }
     matters

@@ -131,14 +131,23 @@ impl Tally {
                 reasons[at] = Some(Reason { name: "input_changed", detail: Some(columns.clone()) });
             }
         }
+        let unshared: Vec<String> =
+            self.others.iter().filter(|words| !self.report.changes.contains(words)).cloned().collect();
+        if !open(reasons).is_empty() {
+            self.report.changes.extend(unshared);
+        }
         let views = self.resolver.view.iter().chain(self.history.iter().flat_map(History::views));
         for view in views {
             let open = open(reasons);
             let origins: Vec<_> = open.iter().map(|&at| batch.items.origins[due[at] as usize]).collect();
             for (at, known) in open.into_iter().zip(view.inputs_of(&origins)?) {
-                if known.is_some() {
-                    reasons[at] = Some(Reason { name: "input_changed", detail: self.rows_of_others() });
+                if known.is_none() {
+                    continue;
                 }
+                reasons[at] = Some(match self.others.is_empty() {
+                    true => Reason { name: "input_changed", detail: self.rows_of_others() },
+                    false => Reason::plain("share_changed"),
+                });
             }
         }
         Ok(())

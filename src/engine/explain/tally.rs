@@ -11,6 +11,7 @@ use crate::engine::events::{DueItems, StagePlan};
 use crate::engine::groups::Grouping;
 use crate::engine::resolve::{Resolver, with_input_number};
 use crate::engine::run::policy;
+use crate::engine::shared::Content;
 use crate::engine::versions::Numbers;
 use crate::plan::{Plan, PlannedStage};
 use crate::spec::model::{Input, Verb};
@@ -31,6 +32,14 @@ pub(super) struct Tally {
     pub missing: (u64, u64),
     /// Rows of later inputs that must wait for their turn.
     pub later: Vec<Passing>,
+    /// Whether all rows must wait, until what the stage shares is known.
+    pub held: bool,
+    /// Whether what it shares is still to be made.
+    pub waits: bool,
+    /// Shared rows that are others than when it last ran, in words.
+    pub others: Vec<String>,
+    /// Of its rows, where other stages share them.
+    pub content: Content,
     due: blake3::Hasher,
     keys: Option<Vec<String>>,
 }
@@ -53,6 +62,7 @@ impl Tally {
             digests: plan.reading.0.digests.clone(),
             checks_files: true,
             workshop: None,
+            shared: None,
         };
         Ok(Tally {
             numbers: store.map(|s| Numbers::of(s, &planned.name)).transpose()?.unwrap_or_default(),
@@ -64,6 +74,10 @@ impl Tally {
             grouping: None,
             missing: (0, 0),
             later: Vec::new(),
+            held: planned.shared_stages().next().is_some(),
+            waits: false,
+            others: Vec::new(),
+            content: Content::default(),
             due: blake3::Hasher::new(),
             keys: wanted.due.then(Vec::new),
         })

@@ -199,7 +199,8 @@ fn capture() -> std::io::Result<File> {
 
 fn job(program: &Program, python: &Path, dir: &Path) -> Job {
     let Program::Python { module, function, args, .. } = program else { unreachable!("commands are read elsewhere") };
-    let python = PythonEnv { interpreter: python.to_path_buf(), path: dir.to_path_buf(), init: None };
+    let python =
+        PythonEnv { interpreter: python.to_path_buf(), path: dir.to_path_buf(), init: None, share: Vec::new() };
     Job {
         stage: String::new(),
         work: Work::Python {

@@ -1,13 +1,14 @@
 //! Frames to the worker.
 
 use super::kind;
+use crate::data::source::FileStamp;
 use crate::data::{Column, Table, Value};
 use crate::executor::marshal::Writer;
-use crate::executor::{Job, Shape, TaskInput, Work};
+use crate::executor::{Job, Shape, SharedForm, SharedObject, TaskInput, Work};
 use crate::spec::model::{Call, ChunkFormat};
 
 /// The worker's modules, each after those that it imports.
-const MODULES: [(&str, &str); 10] = [
+const MODULES: [(&str, &str); 11] = [
     ("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")),
     ("bpp_flow.capture", include_str!("../../../python/bpp_flow/capture.py")),
     ("bpp_flow.failures", include_str!("../../../python/bpp_flow/failures.py")),
@@ -15,6 +16,7 @@ const MODULES: [(&str, &str); 10] = [
     ("bpp_flow.results", include_str!("../../../python/bpp_flow/results.py")),
     ("bpp_flow.tables", include_str!("../../../python/bpp_flow/tables.py")),
     ("bpp_flow.memory", include_str!("../../../python/bpp_flow/memory.py")),
+    ("bpp_flow.shared", include_str!("../../../python/bpp_flow/shared.py")),
     ("bpp_flow.calls", include_str!("../../../python/bpp_flow/calls.py")),
     ("bpp_flow.yielding", include_str!("../../../python/bpp_flow/yielding.py")),
     ("bpp_flow.worker", include_str!("../../../python/bpp_flow/worker.py")),
@@ -63,8 +65,26 @@ pub fn job_frame(id: u32, job: &Job) -> Vec<u8> {
             arguments(&mut w, args);
         }
     }
+    w.text("share");
+    let share = python.map_or(&[][..], |p| &p.share);
+    w.list(share.len());
+    share.iter().for_each(|object| shared(&mut w, object));
     w.end_dict();
     end(w)
+}
+
+fn shared(w: &mut Writer, object: &SharedObject) {
+    w.tuple(7);
+    w.text(&object.name);
+    w.text(&object.shown);
+    w.text(match object.form {
+        SharedForm::File(format) => format.name(),
+        SharedForm::Rows => "rows",
+    });
+    w.text(&object.path.to_string_lossy());
+    let FileStamp { size, mtime_ns, inode } = object.stamp;
+    // As text: integers of any size.
+    [i128::from(size), mtime_ns, i128::from(inode)].iter().for_each(|n| w.text(&n.to_string()));
 }
 
 /// A chunk of items.

@@ -63,7 +63,8 @@ impl Worker {
     }
 
     fn job(&self, function: &str, shape: Shape, call: Call) -> Job {
-        let python = PythonEnv { interpreter: "python3".into(), path: self.folder.path().into(), init: None };
+        let python =
+            PythonEnv { interpreter: "python3".into(), path: self.folder.path().into(), init: None, share: Vec::new() };
         Job {
             stage: "stage".into(),
             work: Work::Python { module: "m".into(), function: function.into(), call, returns: None, args: Vec::new() },

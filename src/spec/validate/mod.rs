@@ -9,6 +9,7 @@ mod graph;
 mod outputs;
 mod references;
 mod settings;
+mod share;
 mod sources;
 mod stages;
 mod sweeps;

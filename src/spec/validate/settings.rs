@@ -6,7 +6,7 @@ use super::outputs::is_false;
 use super::references::{Place, Rows};
 use super::{Builder, text_of};
 use crate::data::{FailureKind, Value, bytes_in_words};
-use crate::spec::model::{Init, MaxFailures, Retries, Settings};
+use crate::spec::model::{Init, MaxFailures, Retries, Settings, Share};
 use crate::spec::template::Template;
 use crate::spec::units;
 use crate::spec::yaml::Node;
@@ -31,7 +31,13 @@ impl<'n> Choices<'n> {
 }
 
 impl Builder<'_> {
-    pub(super) fn settings(&mut self, from: &Choices, action: &str, place: Place) -> Option<Settings> {
+    pub(super) fn settings(
+        &mut self,
+        from: &Choices,
+        action: &str,
+        share: Option<Vec<Share>>,
+        place: Place,
+    ) -> Option<Settings> {
         let python = action == "python";
         let init = from.get("init").filter(|_| python).map(|node| self.init(node, place.what));
         let env = self.env(from, place);
@@ -61,6 +67,7 @@ impl Builder<'_> {
             interpreter: from.get("interpreter").filter(|_| python).and_then(text_of),
             files: Vec::new(),
             verify_files: from.get("verify_files").is_some_and(|node| !is_false(node)),
+            share: share?,
         })
     }
 

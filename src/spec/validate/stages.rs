@@ -8,7 +8,8 @@ use crate::data::Value;
 use crate::diagnostic::Diagnostic;
 use crate::spec::grammar::{ACTIONS, Key, STAGE, Shape, VERBS};
 use crate::spec::model::{
-    Action, Call, ChunkFormat, CommandAction, CommandLine, Input, PythonAction, Settings, Source, Stage, Stdout, Verb,
+    Action, Call, ChunkFormat, CommandAction, CommandLine, Input, PythonAction, Settings, Shared, Source, Stage,
+    Stdout, Verb,
 };
 use crate::spec::nearest::nearest;
 use crate::spec::shape::meant_key;
@@ -77,7 +78,8 @@ impl<'a> Builder<'a> {
         let place = Place { what: &what, rows, run: false, files: Some(&names) };
         let files = self.files(makes, node, columns.as_deref(), place);
         let action = self.action(action_key, action_node, node, &verb, place);
-        let settings = self.settings(&choices, action_key.key_text(), place);
+        let share = self.shares(&choices, node, at, place);
+        let settings = self.settings(&choices, action_key.key_text(), share, place);
         let keep = match node.get("keep") {
             Some(columns) => Some(self.distinct(columns, "`keep`")?),
             None => None,
@@ -86,8 +88,12 @@ impl<'a> Builder<'a> {
             (Verb::Once, _) => Vec::new(),
             (_, inputs) => inputs?,
         };
-        let (action, after) = (action?, after?);
-        let settings = Settings { files: files?, ..settings? };
+        let (action, settings, mut after) = (action?, settings?, after?);
+        let settings = Settings { files: files?, ..settings };
+        after.extend(settings.share.iter().filter_map(|share| match share.from {
+            Shared::Stage(stage) => Some(stage),
+            Shared::File { .. } => None,
+        }));
         fits.then(|| Stage {
             name: name.to_string(),
             verb,
@@ -216,7 +222,7 @@ impl<'a> Builder<'a> {
                 self.mistake(key.span, message, "drop it");
             }
         }
-        for option in ["init", "interpreter"] {
+        for option in ["init", "interpreter", "share"] {
             if let Some((key, _)) = node.entry(option).filter(|_| action != "python") {
                 self.mistake(key.span, format!("`{option}` belongs to `python`, and {what} has `{action}`"), "drop it");
             }
