@@ -342,6 +342,21 @@ impl Helpers for Crew {
         });
     }
 
+    fn share(&self, replay: Replay, stage: &StageRun) {
+        let (inbox, writer, planned) = (self.inbox.clone(), self.writer.clone(), stage.planned.clone());
+        let state_dir = self.state_dir.clone();
+        std::thread::spawn(move || {
+            let message = match shared::share(&replay, &planned, &state_dir) {
+                Ok((objects, content, write)) => {
+                    let _ = writer.send(Entry { write, receipt: None, permit: None, made: Vec::new() });
+                    Message::Shared { stage: planned.index, objects, content }
+                }
+                Err(error) => Message::Broken(error),
+            };
+            let _ = inbox.send(message);
+        });
+    }
+
     fn open_gate(&self, replay: Replay, stage: &StageRun) {
         let (inbox, budget, planned) = (self.inbox.clone(), self.budget.clone(), stage.planned.clone());
         std::thread::spawn(move || match planned.verb {
@@ -351,17 +366,6 @@ impl Helpers for Crew {
     }
 
     fn equip(&self, stage: &mut StageRun, replay: &Replay) -> Result<(), EngineError> {
-        let contents = shared::contents(replay, &stage.planned)?;
-        if !contents.is_empty() {
-            let objects = shared::objects(replay, &contents, &self.state_dir)?;
-            stage.planned = Arc::new(stage.planned.with_objects(objects));
-            let _ = self.writer.send(Entry {
-                write: shared::note(&stage.planned.name, &contents),
-                receipt: None,
-                permit: None,
-                made: Vec::new(),
-            });
-        }
         let view = replay.store.view(&stage.planned.name, stage.planned.version)?;
         stage.resolver = Some(Arc::new(Resolver {
             stage: stage.planned.clone(),
@@ -373,7 +377,7 @@ impl Helpers for Crew {
             digests: self.plan.reading.0.digests.clone(),
             checks_files: true,
             workshop: self.workshop.clone(),
-            shared: shared::united(&contents),
+            shared: stage.shared,
         }));
         stage.preparer = Some(self.preparer(stage, None));
         Ok(())

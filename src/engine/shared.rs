@@ -58,11 +58,29 @@ pub fn united(contents: &[(String, usize, Hash)]) -> Option<Hash> {
     (!contents.is_empty()).then(|| Hash::of_parts(parts))
 }
 
-/// Writes the rows of shared stages below the state folder, unless they are there, and gives what workers load.
+/// Makes the rows that a stage shares ready: what workers load, the content of all, and a note of it for later plans.
 ///
 /// # Errors
 /// When the rows cannot be brought under one schema, or not be written.
-pub fn objects(
+pub fn share(
+    replay: &Replay,
+    stage: &PlannedStage,
+    state_dir: &Path,
+) -> Result<(Vec<SharedObject>, Hash, Write), EngineError> {
+    let contents = contents(replay, stage)?;
+    let objects = objects(replay, &contents, state_dir).map_err(|error| match error {
+        EngineError::Export(problem) => {
+            let names: Vec<&str> = contents.iter().map(|(name, ..)| name.as_str()).collect();
+            let message = format!("share.{}: {problem}", names.join(", "));
+            EngineError::Broken { stage: stage.name.clone(), message }
+        }
+        error => error,
+    })?;
+    Ok((objects, united(&contents).unwrap_or_default(), note(&stage.name, &contents)))
+}
+
+/// Writes the rows of shared stages below the state folder, unless they are there.
+fn objects(
     replay: &Replay,
     contents: &[(String, usize, Hash)],
     state_dir: &Path,
@@ -93,8 +111,8 @@ pub fn objects(
     Ok(objects)
 }
 
-/// What is noted of a stage's shared rows when it begins to run with them.
-pub fn note(stage: &str, contents: &[(String, usize, Hash)]) -> Write {
+/// What a stage begins to run with.
+fn note(stage: &str, contents: &[(String, usize, Hash)]) -> Write {
     let contents: BTreeMap<&str, String> = contents.iter().map(|(name, _, hash)| (&**name, hash.to_string())).collect();
     Write::Note { key: key(stage), json: serde_json::to_string(&contents).expect("text serialises") }
 }

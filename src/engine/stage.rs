@@ -106,6 +106,8 @@ pub struct StageRun {
     pub gate: Gate,
     pub resolver: Option<Arc<Resolver>>,
     pub preparer: Option<Arc<Preparer>>,
+    /// The content of the rows that it shares.
+    pub shared: Option<Hash>,
     /// Inputs that may still bring rows.
     pub open_inputs: usize,
     /// Batches sent to be looked up, and the number of the next to be taken in.
@@ -158,6 +160,7 @@ impl StageRun {
             gate,
             resolver: None,
             preparer: None,
+            shared: None,
             sent: 0,
             taken: 0,
             arrivals: BTreeMap::new(),

@@ -13,7 +13,9 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-MODULES = ("__init__", "capture", "failures", "values", "results", "tables", "memory", "calls", "yielding", "worker")
+MODULES = (
+    "__init__", "capture", "failures", "values", "results", "tables", "memory", "shared", "calls", "yielding", "worker",
+)
 
 
 def text(*path):
@@ -72,7 +74,7 @@ class Worker:
     def job(self, function, call="row", shape="one", **more):
         self.jobs += 1
         told = {"stage": "s", "shape": shape, "module": "m", "function": function, "call": call,
-                "chunk_format": None, "returns": None, "args": {}, "path": self.folder, "init": None}
+                "chunk_format": None, "returns": None, "args": {}, "path": self.folder, "init": None, "share": []}
         told.update(more)
         self.send(b"J", struct.pack("<I", self.jobs) + marshal.dumps(told, 2))
         self.shape = shape

@@ -285,6 +285,32 @@ fn rows_of_a_finished_stage() {
 }
 
 #[test]
+fn rows_of_several_inputs_are_shared_in_order() {
+    let env = TestEnv::with(
+        r#"
+params: { stop: 3 }
+sources: { s: { range: { stop: 3 } }, a: { range: { stop: "{{ params.stop }}" } }, b: { values: [10, 20] } }
+stages:
+  both: { map: [b, a], assign: { square: "item.value * item.value" } }
+  look: { map: s, python: "f:look", share: { table: { stage: both } } }
+"#,
+        "def look(row, *, table):\n    rows = table if isinstance(table, list) else table.to_pylist()\n    return {'y': [r['value'] for r in rows]}\n",
+    );
+    env.run(&["run"]).exits(0);
+    assert_eq!(env.rows("look")[0]["y"], json!([10, 20, 0, 1, 2]));
+    assert_eq!(to_run(&env, "look"), (0, 0));
+    let fewer = env.run(&["plan", "--json", "--param", "stop=2"]).exits(0).json();
+    counts(&stage_of(&fewer, "look"), &[("done", 0)]);
+    env.run(&["run", "--param", "stop=2"]).exits(0);
+    let rows = env.run(&["results", "look", "--format", "jsonl", "--param", "stop=2"]).exits(0).json_lines();
+    assert_eq!(rows[0]["y"], json!([10, 20, 0, 1]));
+    env.write("f.py", env.read("f.py") + "\n# changed\n");
+    env.run(&["plan"]).exits(0);
+    env.run(&["run"]).exits(0);
+    assert_eq!(to_run(&env, "look"), (0, 0));
+}
+
+#[test]
 fn equal_rows_cut_off_what_shares_them() {
     let env = TestEnv::with(ROWS, ROWS_MODULE);
     env.run(&["run", "--param", "stop=2"]).exits(0);

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Dispatcher, Mode, SourceState};
-use crate::data::Batch;
+use crate::data::{Batch, Hash};
 use crate::engine::events::Event;
 use crate::engine::groups::{GroupRows, Groups};
 use crate::engine::replay::{Replay, Sources};
 use crate::engine::stage::{Arrival, Gate, Pending};
+use crate::executor::SharedObject;
 use crate::spec::model::{Input, Verb};
 
 impl Dispatcher<'_> {
@@ -133,10 +134,27 @@ impl Dispatcher<'_> {
         if left {
             return self.shut(index);
         }
-        let replay = self.replay();
         let run = &mut self.stages[index];
         run.gate = Gate::Open;
         run.open_inputs = 1;
+        let shares = run.planned.shared_stages().next().is_some();
+        match shares {
+            true => self.helpers.share(self.replay(), &self.stages[index]),
+            false => self.open_gate(index),
+        }
+    }
+
+    /// The rows that a stage shares are there.
+    pub(super) fn shared(&mut self, index: usize, objects: Vec<SharedObject>, content: Hash) {
+        let run = &mut self.stages[index];
+        run.planned = Arc::new(run.planned.with_objects(objects));
+        run.shared = Some(content);
+        self.open_gate(index);
+    }
+
+    fn open_gate(&mut self, index: usize) {
+        let replay = self.replay();
+        let run = &mut self.stages[index];
         match self.helpers.equip(run, &replay) {
             Ok(()) => self.helpers.open_gate(replay, run),
             Err(error) => self.break_off(error),

@@ -29,9 +29,9 @@ use super::selection::Selection;
 use super::stage::{Arrival, Gate, Pending, StageRun};
 use super::suspects::Suspects;
 use super::writer::{Entry, Receipt};
-use crate::data::Batch;
 use crate::data::source::SourceError;
-use crate::executor::{Executor, Outcomes, Report, TaskId};
+use crate::data::{Batch, Hash};
+use crate::executor::{Executor, Outcomes, Report, SharedObject, TaskId};
 use crate::plan::Plan;
 use crate::spec::model::Input;
 use crate::store::Write;
@@ -45,6 +45,8 @@ pub enum Message {
     SourceEnd { source: usize },
     /// A source cannot be read any further.
     SourceFailed(SourceError),
+    /// The rows that a stage shares can be loaded; the hash of all of them.
+    Shared { stage: usize, objects: Vec<SharedObject>, content: Hash },
     /// Rows for a stage that waited for all of them.
     Rows { stage: usize, batch: Batch, permit: Permit },
     /// These were all.
@@ -119,6 +121,8 @@ pub trait Helpers {
     fn stop_reading(&self);
     /// Looks a batch up, in the background.
     fn resolve(&self, stage: &StageRun, lookup: Lookup);
+    /// Puts the rows that a stage shares where workers can load them.
+    fn share(&self, replay: Replay, stage: &StageRun);
     /// Finds groups, or replays rows, for a stage whose gate opens.
     fn open_gate(&self, replay: Replay, stage: &StageRun);
     /// Makes a stage ready to look up and render.
@@ -330,6 +334,7 @@ impl<'a> Dispatcher<'a> {
             Message::SourceBatch { source, batch, permit } => self.source_batch(source, batch, permit),
             Message::SourceEnd { source } => self.source_end(source),
             Message::SourceFailed(error) => self.source_failed(error),
+            Message::Shared { stage, objects, content } => self.shared(stage, objects, content),
             Message::Rows { stage, batch, permit } => {
                 let follows = self.follows_runs(stage);
                 self.push(stage, batch, follows, permit);
