@@ -44,6 +44,8 @@ class Pool:
                     job = self.jobs[job_id] = self.load(self.announced[job_id], capture)
         if isinstance(job, BrokenJob):
             raise job
+        if self.share_has_changed():
+            raise self.broken_share()
         return job
 
     def load(self, payload, capture):
@@ -80,9 +82,16 @@ class Pool:
         """The shared objects, loaded once in the process."""
         objects = self.shared.load(told["share"])
         if objects is None:
-            what, error = self.shared.broken
-            raise BrokenJob("%s: %s" % (what, failures.message(error)))
+            raise self.broken_share()
         return objects
+
+    def share_has_changed(self):
+        return bool(self.shared.mapped) and not self.shared.look_again()
+
+    def broken_share(self):
+        """What is wrong with a shared object, as what it is for its jobs."""
+        what, error = self.shared.broken
+        return BrokenJob("%s: %s" % (what, failures.message(error)))
 
 
 def with_output(error, capture):

@@ -16,21 +16,34 @@ class Shared:
 
     def __init__(self):
         self.objects = None
+        # What is wrong with one of them, for good: (what, error).
         self.broken = None
+        self.mapped = []
 
     def load(self, told):
-        """The objects by name; raises (what, error) the same way each time."""
+        """The objects by name; None where one is broken."""
         if self.objects is None and self.broken is None:
             objects = {}
             for name, shown, form, path, *stamp in told:
+                what, stamp = "share.%s: %s" % (name, shown), [int(number) for number in stamp]
                 try:
-                    objects[name] = unchanged(form, path, [int(number) for number in stamp])
+                    objects[name] = unchanged(form, path, stamp)
                 except BaseException as error:
-                    self.broken = ("share.%s: %s" % (name, shown), error)
-                    break
-            else:
-                self.objects = objects
+                    self.broken = (what, error)
+                    return None
+                if form in MAPPED:
+                    self.mapped.append((what, path, stamp))
+            self.objects = objects
         return self.objects
+
+    def look_again(self):
+        """Whether what is mapped is still what it was: a file may be written to under its map."""
+        for what, path, stamp in self.mapped:
+            try:
+                check(path, stamp)
+            except (Changed, OSError) as error:
+                self.broken = (what, error)
+        return self.broken is None
 
 
 def unchanged(form, path, stamp):
@@ -115,6 +128,7 @@ def dicts(path):
     return loaded
 
 
+MAPPED = ("npy", "arrow")
 LOADERS = {
     "npy": npy,
     "npz": npz,

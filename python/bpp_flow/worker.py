@@ -81,10 +81,11 @@ class Link:
 class Part:
     """Results that have not been sent yet."""
 
-    def __init__(self, link, seq, memory):
+    def __init__(self, link, seq, memory, pool):
         self.link = link
         self.seq = seq
         self.memory = memory
+        self.pool = pool
         self.lock = threading.Lock()
         self.clear(0)
 
@@ -101,6 +102,9 @@ class Part:
             items = end - self.first
             if not items:
                 return
+            # What was made of a file that has changed under its map is told to nobody.
+            if self.pool.share_has_changed():
+                raise self.pool.broken_share()
             rest = clock() - self.flushed - sum(micros for _, micros in self.slow) / 1e6
             mean = max(0, int(rest * 1e6 / max(1, items - len(self.slow))))
             peak = self.memory.peak()
@@ -119,7 +123,7 @@ class Part:
             failed = list(self.failed)
             items = count + len(failed)
             # Another thread may be adding results.
-            if len(self.blobs) != count or not items or self.is_large():
+            if len(self.blobs) != count or not items or self.is_large() or self.pool.share_has_changed():
                 return
             # They came quickly after each other, or they would have been sent by themselves.
             mean = int(FLUSH * 1e6 / items)
@@ -206,14 +210,17 @@ class Lane:
             answer = b"X", SEQ.pack(seq), dumps(clean(str(error), MAX_FRAME >> 10), 2)
         else:
             run = self.group if kind == b"G" else self.task
-            answer = b"D", DONE.pack(seq, run(seq, job, body))
+            try:
+                answer = b"D", DONE.pack(seq, run(seq, job, body))
+            except BrokenJob as error:
+                answer = b"X", SEQ.pack(seq), dumps(clean(str(error), MAX_FRAME >> 10), 2)
         # First, so that who has the answer finds the slot idle.
         self.idle()
         self.link.write(*answer)
 
     def task(self, seq, job, body):
         data = load(body)
-        self.part = part = Part(self.link, seq, self.memory)
+        self.part = part = Part(self.link, seq, self.memory, self.pool)
         if job.chunk_format:
             begun = self.chunk(part, job, body, data)
         else:
@@ -336,7 +343,7 @@ class Lane:
         if self.stopped():
             stream.drain()
             return 0
-        part = Part(self.link, seq, self.memory)
+        part = Part(self.link, seq, self.memory, self.pool)
         begun = clock()
         self.slots[self.base] = 1
         try:

@@ -204,6 +204,34 @@ stages:
 }
 
 #[test]
+fn a_mapped_file_that_is_written_to_stops_the_stage() {
+    if !has("numpy") {
+        return;
+    }
+    let env = TestEnv::with(
+        r#"
+sources: { s: { range: { stop: 50 } } }
+defaults: { workers: 1, chunk_size: 1, batch_size: 5 }
+stages:
+  look: { map: s, python: "f:look", share: { grid: grid.npy } }
+"#,
+        "import numpy\n\ndef look(row, *, grid):\n    if row['value'] == 20 and grid[0] == 1:\n        \
+         numpy.lib.format.open_memmap('grid.npy', mode='r+')[:] = 2\n    return {'y': int(grid[row['value']])}\n",
+    );
+    python(&env, "import numpy\nnumpy.save('grid.npy', numpy.ones(50))\n");
+    env.run(&["run"]).exits(1).says(&["share.grid: grid.npy", "has changed since the run began"]);
+    assert!(env.errors().is_empty(), "marks no item");
+    env.run(&["run"]).exits(0);
+    assert_eq!(ints(&env.column("look", "y")), [2; 50], "nothing of the old content is left");
+    python(&env, "import numpy\nnumpy.save('grid.npy', numpy.ones(50))\n");
+    let done = number(&env.plan_of("look")["done"]);
+    assert!(done <= 20, "the item that saw the change was not kept: {done}");
+    env.write("f.py", "def look(row, *, grid):\n    return {'y': int(grid[row['value']])}\n");
+    env.run(&["run"]).exits(0);
+    assert_eq!(ints(&env.column("look", "y")), [1; 50]);
+}
+
+#[test]
 fn what_cannot_be_loaded_stops_the_run_and_marks_no_item() {
     let env = TestEnv::with(&LOOKUP.replace("grid.json", "grid.npy"), LOOK);
     env.write("data/grid.npy", "no array");
