@@ -231,6 +231,11 @@ impl Plan {
         expected
     }
 
+    /// Whether another stage shares the rows of this one.
+    pub fn is_shared(&self, stage: usize) -> bool {
+        self.stages.iter().any(|other| other.shared_stages().any(|(_, shared)| shared == stage))
+    }
+
     /// The stages that read from `input`.
     pub fn consumers(&self, input: Input) -> impl Iterator<Item = &Arc<PlannedStage>> {
         self.stages.iter().filter(move |stage| stage.inputs.contains(&input))

@@ -92,6 +92,10 @@ fn every_value_has_its_origin() {
         assert_eq!(part["value"], value, "{path}");
         assert_eq!(part["origin"].as_str().unwrap_or(""), origin, "{path}");
     }
+    env.write("site/own.yaml", "stages:\n  more: { batch_size: 7 }\n");
+    let own = env.run(&["config", "--json", "--profile", "hpc", "--profile", "site/own.yaml"]).exits(0).json();
+    assert_eq!(own["stages"]["more"]["batch_size"], json!({"value": 7, "origin": "profile site/own.yaml:2"}));
+    assert_eq!(own["stages"]["more"]["retries"]["origin"], "profile hpc, pipeline.yaml:38");
     assert!(config.get("profiles").is_none() && config.get("defaults").is_none() && config.get("x-anchor").is_none());
     let text = env.run(&["config", "--profile", "hpc", "--param", "n=5"]).exits(0).stdout;
     for line in ["  n: 5  # --param", "    retries: 4  # profile hpc, pipeline.yaml:38", "    cpus: 1  # default"] {

@@ -98,8 +98,6 @@ struct Survey<'a> {
     following: Following,
     /// Whether it matters in which order a stage's rows come.
     ordered: Vec<bool>,
-    /// Whether other stages share its rows.
-    shared: Vec<bool>,
     unchanged: bool,
     /// Batches that are known to be done are passed over, as long as no other item needs what they own.
     skipping: bool,
@@ -129,7 +127,6 @@ impl<'a> Survey<'a> {
             waiting_batches: 0,
             following,
             ordered: order_matters(plan),
-            shared: plan.stages.iter().map(|stage| is_shared(plan, stage.index)).collect(),
             unchanged: false,
             skipping: false,
         })
@@ -232,7 +229,9 @@ impl<'a> Survey<'a> {
         let waits = planned.shared_stages().any(has_work);
         let contents: Vec<_> = planned
             .shared_stages()
-            .map(|(name, shared)| (name.to_string(), shared, self.stages[shared].content.finish()))
+            .filter_map(|(name, shared)| {
+                Some((name.to_string(), shared, self.stages[shared].content.as_ref()?.finish()))
+            })
             .collect();
         let others = match &self.store {
             Some(store) => shared::changed(store, &planned.name, &contents)?,
@@ -329,8 +328,8 @@ impl<'a> Survey<'a> {
     fn send_on(&mut self, stage: usize, resolved: Resolved, blocked: u64, possible: u64) {
         let blocked = blocked + resolved.failed.len() as u64;
         let possible = possible + resolved.due.len() as u64;
-        if self.shared[stage] {
-            self.stages[stage].content.add(&resolved.out.table);
+        if let Some(content) = &mut self.stages[stage].content {
+            content.add(&resolved.out.table);
         }
         let unknown = possible > 0 && self.plan.stages[stage].changes_count();
         for consumer in self.consumers(Input::Stage(stage)) {
@@ -438,18 +437,13 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Whether other stages share a stage's rows.
-fn is_shared(plan: &Plan, stage: usize) -> bool {
-    plan.stages.iter().any(|other| other.shared_stages().any(|(_, shared)| shared == stage))
-}
-
 /// Of each stage, whether what it gives depends on the order of its rows, or what some stage below it gives.
 fn order_matters(plan: &Plan) -> Vec<bool> {
     let mut matters = vec![false; plan.stages.len()];
     for &stage in plan.graph.order().iter().rev() {
         let planned = &plan.stages[stage];
         let itself =
-            planned.sees_index || is_shared(plan, stage) || matches!(planned.verb, Verb::Reduce { ordered: true, .. });
+            planned.sees_index || plan.is_shared(stage) || matches!(planned.verb, Verb::Reduce { ordered: true, .. });
         matters[stage] = itself || plan.consumers(Input::Stage(stage)).any(|below| matters[below.index]);
     }
     matters

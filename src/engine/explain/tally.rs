@@ -39,7 +39,7 @@ pub(super) struct Tally {
     /// Shared rows that are others than when it last ran, in words.
     pub others: Vec<String>,
     /// Of its rows, where other stages share them.
-    pub content: Content,
+    pub content: Option<Content>,
     due: blake3::Hasher,
     keys: Option<Vec<String>>,
 }
@@ -77,7 +77,7 @@ impl Tally {
             held: planned.shared_stages().next().is_some(),
             waits: false,
             others: Vec::new(),
-            content: Content::default(),
+            content: plan.is_shared(planned.index).then(Content::default),
             due: blake3::Hasher::new(),
             keys: wanted.due.then(Vec::new),
         })
