@@ -294,6 +294,11 @@ fn a_table_of_a_server_is_replaced_only_when_it_is_ours() {
     pg.psql("drop table ratio");
     assert_eq!(wrote(&env), 1);
     assert_eq!(pg.psql("select count(*) from ratio"), "5");
+    pg.psql("create view over as select * from ratio");
+    env.write("a.csv", numbers_csv(6));
+    env.run(&["run"]).exits(1).says(&["other objects depend on it", "`mode: upsert` keeps it"]);
+    assert_eq!(pg.psql("select count(*) from over"), "5");
+    pg.psql("drop view over");
     pg.psql("drop table ratio; create table ratio (mine text); insert into ratio values ('precious')");
     env.run(&["run"]).exits(1).says(&["table public.ratio was not made by bpp-flow", "mode: upsert"]);
     assert_eq!(pg.psql("select * from ratio"), "precious");
@@ -433,6 +438,35 @@ fn cells_that_a_database_cannot_hold_are_named() {
         env.run(&["run"]).exits(1).says(&[told]);
         assert_eq!(pg.psql("select count(*) from pg_class where relname in ('bad') or relname like '\\_bpp%'"), "0");
     }
+}
+
+#[test]
+fn cells_take_the_types_of_a_table_that_is_there() {
+    let mut env = with(
+        "sources:\n  s: { range: { stop: 2 }, key: value }\nstages:\n  ids: { map: s, assign: { id: item.value } }\n  \
+         cells: { map: ids, python: \"f:cells\" }\noutputs:\n  cells: { sql: \"postgresql:///\", table: t, mode: upsert, \
+         columns: [value, id, date, text, map, yes, some] }\n",
+    );
+    let Some(pg) = Postgres::of(&mut env) else { return };
+    pg.psql("create table t (value smallint unique, id numeric(5, 1), date text, text varchar(20), map json, yes text, \"some\" integer)");
+    env.run(&["run"]).exits(1).says(&["column \"some\": invalid input syntax for type integer: \"x\""]);
+    pg.psql("alter table t alter column \"some\" type text");
+    env.run(&["run"]).exits(0);
+    assert_eq!(
+        pg.psql("select value, id, date, map, yes, \"some\" from t where value = 0"),
+        "0|0.0|2026-01-31|{\"k\":[0]}|true|x"
+    );
+}
+
+#[test]
+fn failed_rows_go_into_a_table_on_request() {
+    let env = into("{ sql: \"sqlite:///x.db\", table: t, failed: include }");
+    env.write("a.csv", "id,x\n1,2\n2,\n");
+    env.run(&["run"]).exits(100);
+    assert_eq!(
+        sqlite(&env, "select id, y, status, substr(error, 1, 9) from t order by id"),
+        "(1, 4, 'done', None)\n(2, None, 'failed', 'exception')"
+    );
 }
 
 #[test]

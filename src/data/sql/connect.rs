@@ -126,6 +126,11 @@ pub(in crate::data) fn server_error(error: &(dyn Error + 'static), query: Option
         let before: String = query.chars().take((*at as usize).saturating_sub(1)).collect();
         what += &place(&before);
     }
+    let copied =
+        database.where_().filter(|place| place.starts_with("COPY")).and_then(|place| place.split_once(", column "));
+    if let Some((column, _)) = copied.and_then(|(_, rest)| rest.split_once(':')) {
+        what = format!("column {column:?}: {what}");
+    }
     for more in [database.detail(), database.hint()].into_iter().flatten() {
         what = format!("{what}; {}", more.trim_end_matches('.'));
     }

@@ -293,7 +293,10 @@ impl<'a> TableWriter<'a> {
             }
             (TableMode::Replace, false) => {
                 if let Some(old) = self.old.take() {
-                    self.execute(&format!("drop table {}", old.quoted()))?;
+                    let dropped = self.session.execute(&format!("drop table {}", old.quoted()));
+                    dropped.map_err(|what| {
+                        self.target.error(format!("{what}; where others build on the table, `mode: upsert` keeps it"))
+                    })?;
                 }
                 let rename = format!("alter table {} rename to {}", self.staging.quoted(), quoted(&self.table.name));
                 self.execute(&rename)?;
