@@ -131,11 +131,13 @@ fn files_are_moved_to_their_places_and_become_columns() {
 fn an_item_that_fails_leaves_nothing() {
     let env = making(
         "{id: a, how: raise}, {id: b, how: die}, {id: c, how: nothing}, {id: d, how: folder}, {id: e, how: link}, \
-         {id: f, how: clash}, {id: g, how: slow}, {id: h}",
+         {id: f, how: clash}, {id: g, how: slow}, {id: h}, {id: i}",
         "timeout: 2s",
     );
+    env.write("out/i.txt/theirs", "");
     env.run(&["run"]).exits(100);
-    assert_eq!(out(&env), ["h.txt"]);
+    assert_eq!(out(&env), ["h.txt", "i.txt"]);
+    assert_eq!(names(&env.path("out/i.txt")), ["theirs"]);
     let failed: Vec<String> = env.failed_rows("work").iter().map(|row| text(&row["error"])).collect();
     let told = [
         "ValueError: no",
@@ -145,11 +147,18 @@ fn an_item_that_fails_leaves_nothing() {
         "the file `x` is a link; a file is needed (out/e.txt)",
         "it gives a column `x`, which is the file `x`",
         "timeout",
+        "the file `x` cannot be moved to where a folder is (out/i.txt)",
     ];
     assert_eq!(failed.len(), told.len());
     told.iter().zip(&failed).for_each(|(told, failed)| assert!(failed.contains(told), "{told}: {failed}"));
-    assert_eq!(env.failures_by_kind()["output"], 4);
+    assert_eq!(env.failures_by_kind()["output"], 5);
     assert_eq!(env.column("work", "x"), ["out/h.txt"]);
+    // Not even the folders that were made for it.
+    let env = making("{id: a, how: raise}", "retries: 1");
+    edit(&env, "out/{{", "out/deep/{{");
+    fs::create_dir(env.path("out")).unwrap();
+    env.run(&["run"]).exits(100);
+    assert_eq!(out(&env), Vec::<String>::new());
 }
 
 #[test]

@@ -36,7 +36,18 @@ struct State {
     number: u64,
     entries: usize,
     live: HashSet<PathBuf>,
+    /// Folders above that were made for them, while nothing is in them.
+    parents: HashSet<PathBuf>,
     closed: bool,
+}
+
+impl State {
+    fn make_parents(&mut self, parent: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = parent.ancestors().take_while(|place| !place.exists()).collect();
+        fs::create_dir_all(parent)?;
+        self.parents.extend(missing.into_iter().map(Path::to_path_buf));
+        Ok(())
+    }
 }
 
 impl Journal {
@@ -44,7 +55,14 @@ impl Journal {
     pub fn create(state_dir: &Path, dir: &Path, prefix: &str) -> io::Result<Journal> {
         let path = state_dir.join(NAME);
         let file = begin(&path)?;
-        let state = Mutex::new(State { file, number: 0, entries: 0, live: HashSet::new(), closed: false });
+        let state = Mutex::new(State {
+            file,
+            number: 0,
+            entries: 0,
+            live: HashSet::new(),
+            parents: HashSet::new(),
+            closed: false,
+        });
         Ok(Journal { path, dir: dir.to_path_buf(), prefix: prefix.to_string(), state })
     }
 
@@ -58,7 +76,7 @@ impl Journal {
         let folder = parent.join(format!("{}-{}", self.prefix, state.number));
         self.note(&mut state, &folder)?;
         let made = fs::create_dir(&folder).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => fs::create_dir_all(parent).and_then(|()| fs::create_dir(&folder)),
+            io::ErrorKind::NotFound => state.make_parents(parent).and_then(|()| fs::create_dir(&folder)),
             _ => Err(error),
         });
         if let Err(error) = made {
@@ -70,11 +88,28 @@ impl Journal {
         Ok(folder)
     }
 
-    /// Removes a folder with all that is in it.
+    /// Removes a folder with all that is in it, and what was made for it above, unless there is something in it.
     pub fn remove_folder(&self, folder: &Path) {
         let gone = fs::remove_dir_all(folder);
         if gone.is_ok() || gone.is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-            self.state().live.remove(folder);
+            let mut state = self.state();
+            state.live.remove(folder);
+            for parent in folder.ancestors().skip(1) {
+                if !state.parents.contains(parent) || fs::remove_dir(parent).is_err() {
+                    break;
+                }
+                state.parents.remove(parent);
+            }
+        }
+    }
+
+    /// A file has been moved to where the folder lies: what was made above it stays.
+    pub fn keep_parents(&self, folder: &Path) {
+        let mut state = self.state();
+        for parent in folder.ancestors().skip(1) {
+            if !state.parents.remove(parent) {
+                break;
+            }
         }
     }
 
@@ -143,7 +178,8 @@ pub fn sweep(state_dir: &Path, dir: &Path) -> io::Result<()> {
         let ours = folder.file_name().is_some_and(|name| name.as_bytes().starts_with(PREFIX.as_bytes()));
         let place = dir.join(folder);
         if ours && (own || folder.is_relative()) && fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_dir()) {
-            fs::remove_dir_all(&place)?;
+            // One that cannot be removed is no reason not to run.
+            let _ = fs::remove_dir_all(&place);
         }
     }
     fs::remove_file(&path)

@@ -118,6 +118,7 @@ impl Staged {
             let path = file.shown.clone();
             cells.push((file.name.clone(), Value::File { path, digest, size: Some(stamp.size) }));
         }
+        self.folders.iter().for_each(|folder| self.workshop.journal.keep_parents(folder));
         Ok((cells, self.files.iter().map(|file| file.target.clone()).collect()))
     }
 }
@@ -126,6 +127,7 @@ impl StagedFile {
     /// Whether the item made it, and as a file.
     fn check(&self) -> Result<(), Failure> {
         let what = match fs::symlink_metadata(&self.temporary) {
+            Ok(meta) if meta.is_file() && self.target.is_dir() => "cannot be moved to where a folder is",
             Ok(meta) if meta.is_file() => return Ok(()),
             Ok(meta) if meta.is_dir() => "is a folder; pack it into one file",
             Ok(meta) if meta.is_symlink() => "is a link; a file is needed",

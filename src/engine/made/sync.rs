@@ -6,12 +6,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use crate::engine::EngineError;
 
 /// From so many files on, whole file systems are synced: one flush instead of one for each file.
-const MANY: usize = 32;
+const MANY: usize = 8;
 
 /// Makes the contents of files durable. Their names need not be: a file without its name is missing, and its item due.
 ///
@@ -19,7 +17,7 @@ const MANY: usize = 32;
 /// When the disk fails.
 pub fn sync(files: &[PathBuf]) -> Result<(), EngineError> {
     let synced = match files.len() < MANY {
-        true => files.par_iter().try_for_each(|path| sync_one(path)),
+        true => files.iter().try_for_each(|path| sync_one(path)),
         false => sync_file_systems(files),
     };
     synced.map_err(|(path, source)| EngineError::Sync { path: path.display().to_string(), source })
