@@ -11,10 +11,10 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::data::source::{self, SourceError};
-use crate::data::{Table, Value, json, value};
+use crate::data::{Table, TableBuilder, Value, json, value};
 use crate::diagnostic::{Diagnostic, Report, Sources, Span, render};
 use crate::executor::marshal::{Reader, Writer};
-use crate::executor::wire::{FrameBuffer, FromWorker, decode_shape};
+use crate::executor::wire::{self, FrameBuffer, FromWorker, Yielded, decode_shape};
 use crate::executor::{Outcomes, Shape, keeper};
 use crate::plan::{Graph, Plan, Surroundings};
 use crate::spec::model::{Action, CellType, Format, Header, Reader as Readers, Source, Stage, TextOptions, Workflow};
@@ -110,6 +110,9 @@ fn marshalled(value: &Value) -> Vec<u8> {
 /// Shape, kind, payload: outcomes are in step with each other.
 fn from_worker(bytes: &[u8]) {
     let [shape, kind, payload @ ..] = bytes else { return };
+    if *kind == wire::kind::YIELD {
+        return yielded(payload);
+    }
     let shape = [Shape::One, Shape::Many, Shape::Keep][usize::from(shape % 3)];
     let Ok(FromWorker::Part { outcomes, .. }) = decode_shape(*kind, payload, shape) else { return };
     let Outcomes { done, counts, added, failed, usage } = outcomes;
@@ -122,6 +125,18 @@ fn from_worker(bytes: &[u8]) {
     };
     assert_eq!(added.rows(), given);
     look_at(&added);
+}
+
+/// Each row of a generator is put into the table, or told to be bad.
+fn yielded(payload: &[u8]) {
+    let Ok(mut rows) = Yielded::new(payload.to_vec()) else { return };
+    let mut table = TableBuilder::default();
+    while !rows.is_empty() {
+        let Ok(row) = rows.take() else { break };
+        let _ = row.put(&mut table);
+        table.end_row();
+    }
+    look_at(&table.finish());
 }
 
 /// Frames are the same wherever the bytes break.

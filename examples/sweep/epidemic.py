@@ -1,14 +1,7 @@
 """An SIR model, one simulated person-day at a time; the standard library is all it needs."""
 
 
-def grid(row, *, betas, days_ill):
-    """Every combination for one scenario: each dict is a row."""
-    for beta in betas:
-        for days in days_ill:
-            yield {"beta": beta, "days_ill": days}
-
-
-def simulate(contacts, beta, days_ill, *, horizon):
+def simulate(beta, days_ill, *, contacts, horizon):
     """One epidemic, by Euler steps of a quarter of a day; people are shares of one."""
     step = 0.25
     susceptible, infected, recovered = 0.999, 0.001, 0.0

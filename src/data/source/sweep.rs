@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::UInt32Array;
+use rayon::prelude::*;
 
 use super::written::Numbers;
 use super::{Limits, ReadBatch, SourceError, SourceReader, Surroundings, bad_row, open_in};
@@ -13,6 +14,9 @@ use crate::data::table::{Column, Table};
 use crate::data::value::Value;
 use crate::spec::model::{Sweep, SweepFilter, SweepValues};
 use crate::spec::template::{RenderError, Rows, Scope};
+
+/// Combinations tested by one thread at a time.
+const PIECE: usize = 1024;
 
 /// Opens a sweep; the columns of other sources that it names are read now.
 pub(super) fn open(
@@ -222,9 +226,15 @@ impl Iterator for Combinations {
 
 /// Whether each combination is to be a row.
 fn kept(filter: &SweepFilter, table: &Table) -> Vec<Result<bool, RenderError>> {
-    let rows = Rows { table, key: &|_| String::new(), index: &|_| 0 };
     let env = |name: &str| filter.env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
-    filter.condition.test_table(&rows, &Scope { params: &filter.params, env: Some(&env), ..Scope::default() })
+    let scope = Scope { params: &filter.params, env: Some(&env), ..Scope::default() };
+    let pieces: Vec<usize> = (0..table.rows()).step_by(PIECE).collect();
+    let test = |at: usize| {
+        let piece = table.slice(at, PIECE.min(table.rows() - at));
+        let rows = Rows { table: &piece, key: &|_| String::new(), index: &|_| 0 };
+        filter.condition.test_table(&rows, &scope)
+    };
+    pieces.into_par_iter().flat_map_iter(test).collect()
 }
 
 /// A combination in words.

@@ -431,3 +431,40 @@ proptest::proptest! {
         let _ = decode(kind::PART, &part, &job);
     }
 }
+
+#[test]
+fn what_a_generator_yields() {
+    let mut worker =
+        Worker::start("def f():\n    yield {'x': 1, 'y': 'a'}\n    yield {'x': object()}\n    yield {'z': 2.5}\n");
+    let job = worker.job("f", Shape::Many, Call::Row);
+    worker.send(&job_frame(7, &job));
+    worker.send(&yield_frame(1, 7));
+    let mut payloads = Vec::new();
+    loop {
+        match worker.buffer.next_frame().unwrap() {
+            Some((kind::YIELD, payload)) => payloads.push(payload.to_vec()),
+            Some((kind::HELLO, _)) => {}
+            Some((kind, _)) => break assert_eq!(kind, kind::DONE),
+            None => assert!(worker.buffer.fill(&mut worker.socket, 1 << 16).unwrap() > 0),
+        }
+    }
+    let mut table = crate::data::TableBuilder::default();
+    let mut bad = Vec::new();
+    for payload in &payloads {
+        let mut rows = Yielded::new(payload.clone()).unwrap();
+        while !rows.is_empty() {
+            bad.extend(rows.take().unwrap().put(&mut table).err());
+            table.end_row();
+        }
+        for end in 0..payload.len() {
+            let Ok(mut cut) = Yielded::new(payload[..end].to_vec()) else { continue };
+            let whole = (0..).map_while(|_| (!cut.is_empty()).then(|| cut.take().is_ok())).all(|taken| taken);
+            assert!(!whole, "{end} of {} bytes pass for a frame", payload.len());
+        }
+    }
+    let table = table.finish();
+    let row = |at| table.row(at);
+    assert_eq!(row(0), [("x".into(), Value::Int(1)), ("y".into(), Value::Text("a".into()))]);
+    assert_eq!((row(1), row(2)), (Vec::new(), vec![("z".into(), Value::Float(2.5))]));
+    assert!(bad.len() == 1 && bad[0].starts_with("column \"x\": a value of type object"), "{bad:?}");
+}
