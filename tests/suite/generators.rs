@@ -345,11 +345,12 @@ stages:
 #[test]
 fn a_sweep_over_a_generator() {
     let env = TestEnv::with(
-        "sources:\n  s: { python: \"f:count\", args: { n: 2 } }\n  grid: { product: { a: s.i, b: [x, y] } }\nstages:\n  g: { map: grid, assign: { y: \"item.a\" } }\n",
+        "sources:\n  s: { python: \"f:count\", args: { n: 2 } }\n  pairs: { zip: { a: s.i, c: s.i } }\n  grid: { product: { a: pairs.a, b: [x, y] } }\nstages:\n  g: { map: grid, assign: { y: \"item.a\" } }\n",
         GENERATORS,
     );
     env.run(&["run"]).exits(0);
     assert_eq!(ints(&env.column("g", "y")), [0, 0, 1, 1]);
+    assert_eq!(env.logged("runs").len(), 1, "it is run once, whatever columns are named");
     let plan = env.run(&["plan"]).exits(0);
     assert!(plan.stderr.contains("f:count"), "{}", plan.stderr);
 }

@@ -1,6 +1,6 @@
 //! Parameter sweeps: `product:` and `zip:`. Combinations are made as they are read; only the values are held.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{Limits, ReadBatch, SourceError, SourceReader, Surroundings, bad_row,
 use crate::data::failure::Failure;
 use crate::data::table::{Column, Table};
 use crate::data::value::Value;
-use crate::spec::model::{Sweep, SweepFilter, SweepValues};
+use crate::spec::model::{Source, Sweep, SweepFilter, SweepValues};
 use crate::spec::template::{RenderError, Rows, Scope};
 
 /// Combinations tested by one thread at a time.
@@ -25,9 +25,15 @@ pub(super) fn open(
     around: &Surroundings,
     limits: Limits,
 ) -> Result<SourceReader, SourceError> {
+    let mut others = read_others(sweep, around)?;
     let mut columns = Vec::with_capacity(sweep.columns.len());
     for (name, values) in &sweep.columns {
-        columns.push((name.as_str(), Values::of(source_name, values, around)?));
+        let values = match values {
+            SweepValues::Listed(values) => Values::Column(Column::from_values(values.iter().cloned()), BTreeMap::new()),
+            SweepValues::Range { start, stop, step } => Values::Range(Numbers::new(source_name, start, stop, step)?),
+            SweepValues::Column { .. } => others.remove(name.as_str()).expect("read above"),
+        };
+        columns.push((name.as_str(), values));
     }
     let wrong = |what: String| SourceError::Definition { source_name: source_name.into(), what };
     let len = match sweep.in_step {
@@ -75,37 +81,6 @@ enum Values {
 }
 
 impl Values {
-    fn of(source_name: &str, values: &SweepValues, around: &Surroundings) -> Result<Values, SourceError> {
-        match values {
-            SweepValues::Listed(values) => {
-                Ok(Values::Column(Column::from_values(values.iter().cloned()), BTreeMap::new()))
-            }
-            SweepValues::Range { start, stop, step } => Numbers::new(source_name, start, stop, step).map(Values::Range),
-            SweepValues::Column { source, column } => Values::of_source(*source, column, around),
-        }
-    }
-
-    /// The values of a column of another source, in order. What its rows lack is null.
-    fn of_source(source: usize, name: &str, around: &Surroundings) -> Result<Values, SourceError> {
-        let source = &around.sources[source];
-        let around = &Surroundings { cuts: Arc::default(), ..around.clone() };
-        let mut parts = Vec::new();
-        let mut bad = BTreeMap::new();
-        let mut others: BTreeSet<Arc<str>> = BTreeSet::new();
-        let mut found = false;
-        for batch in open_in(source, around, None, None)? {
-            let batch = batch?;
-            others.extend(batch.table.names().iter().cloned());
-            found |= batch.table.column(name).is_some();
-            parts.push(cells(&batch, name));
-            bad.extend(batch.bad);
-        }
-        if !found && !others.is_empty() {
-            return Err(SourceError::no_column(&source.name, name, others.iter().map(|n| &**n)));
-        }
-        Ok(Values::Column(Column::concat(&parts.iter().collect::<Vec<_>>()), bad))
-    }
-
     fn len(&self) -> u64 {
         match self {
             Values::Column(column, _) => column.len() as u64,
@@ -134,6 +109,42 @@ impl Values {
             Values::Range(_) => None,
         }
     }
+}
+
+/// The columns of other sources, by the sweep's own names; each source is read once.
+fn read_others<'a>(sweep: &'a Sweep, around: &Surroundings) -> Result<HashMap<&'a str, Values>, SourceError> {
+    let mut named: BTreeMap<usize, Vec<(&str, &str)>> = BTreeMap::new();
+    for (name, values) in &sweep.columns {
+        if let SweepValues::Column { source, column } = values {
+            named.entry(*source).or_default().push((name, column));
+        }
+    }
+    let mut others = HashMap::new();
+    for (source, names) in named {
+        let columns: Vec<&str> = names.iter().map(|(_, column)| *column).collect();
+        let read = read_columns(&around.sources[source], &columns, around)?;
+        others.extend(names.into_iter().map(|(name, _)| name).zip(read));
+    }
+    Ok(others)
+}
+
+/// Columns of a source, in order. What its rows lack is null.
+fn read_columns(source: &Source, columns: &[&str], around: &Surroundings) -> Result<Vec<Values>, SourceError> {
+    let around = Surroundings { cuts: Arc::default(), ..around.clone() };
+    let mut parts: Vec<Vec<Column>> = vec![Vec::new(); columns.len()];
+    let mut bad = BTreeMap::new();
+    let mut there: BTreeSet<Arc<str>> = BTreeSet::new();
+    for batch in open_in(source, &around, None, None)? {
+        let batch = batch?;
+        there.extend(batch.table.names().iter().cloned());
+        parts.iter_mut().zip(columns).for_each(|(parts, column)| parts.push(cells(&batch, column)));
+        bad.extend(batch.bad);
+    }
+    if let Some(missing) = columns.iter().find(|column| !there.is_empty() && !there.contains(**column)) {
+        return Err(SourceError::no_column(&source.name, missing, there.iter().map(|name| &**name)));
+    }
+    let whole = |parts: Vec<Column>| Values::Column(Column::concat(&parts.iter().collect::<Vec<_>>()), bad.clone());
+    Ok(parts.into_iter().map(whole).collect())
 }
 
 /// A column of a batch, with a null in place of each row that cannot be read.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{MemfdFlags, OFlags};
+use rustix::fs::OFlags;
 
 use super::super::channel::Channel;
 use super::super::wire::{self, FromWorker, Yielded};
@@ -190,11 +190,11 @@ fn damaged(error: impl std::fmt::Display) -> String {
     format!("its Python process sent {error} (descriptor 3 is not a function's to write to)")
 }
 
-/// A file in memory for what the process prints.
+/// A file without a name for what the process prints.
 fn capture() -> std::io::Result<File> {
-    let file = rustix::fs::memfd_create("bpp-flow output", MemfdFlags::CLOEXEC)?;
+    let file = tempfile::tempfile()?;
     rustix::fs::fcntl_setfl(&file, OFlags::APPEND | OFlags::RDWR)?;
-    Ok(File::from(file))
+    Ok(file)
 }
 
 fn job(program: &Program, python: &Path, dir: &Path) -> Job {
