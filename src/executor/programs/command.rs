@@ -75,9 +75,9 @@ impl Lines {
                 return Ok(self.draft.take());
             }
             if over && let Some(ended) = self.process.ended() {
-                return match ended.problem() {
+                return match ended.problem(&self.program) {
                     None => Ok(None),
-                    Some(problem) => Err(self.last_words(&problem)),
+                    Some(problem) => Err(self.last_words(problem)),
                 };
             }
             let fds = [readable(&self.stdout), readable(&self.stderr)];
@@ -144,7 +144,7 @@ impl Lines {
     }
 
     /// Why there are no more rows, with the last lines of standard error.
-    fn last_words(&mut self, problem: &str) -> String {
+    fn last_words(&mut self, problem: String) -> String {
         while self.stderr.is_some() {
             // Whoever could write into it is gone, so it ends.
             let before = self.tail.len();
@@ -155,10 +155,6 @@ impl Lines {
         }
         let text = String::from_utf8_lossy(&self.tail);
         let lines: Vec<&str> = text.trim_end().lines().collect();
-        let problem = match problem.starts_with("program ") || problem.starts_with("folder ") {
-            true => problem.to_string(),
-            false => format!("{} {problem}", self.program).replacen(" killed", " was killed", 1),
-        };
         match lines.len() {
             0 => problem,
             n => format!(

@@ -127,7 +127,11 @@ impl Generator {
             while self.data.fill() {}
             return match self.hear()? {
                 true => Ok(()),
-                false => Err(self.last_words(&ended.problem().unwrap_or_else(|| "ended before its rows did".into()))),
+                false => {
+                    let problem = ended.problem("its Python process");
+                    Err(self
+                        .last_words(problem.unwrap_or_else(|| "its Python process ended before its rows did".into())))
+                }
             };
         }
         let quiet = (!self.urged).then(|| QUIET.saturating_sub(self.heard.elapsed()));
@@ -146,15 +150,13 @@ impl Generator {
     }
 
     /// Why there are no more rows, with the end of what the process wrote.
-    fn last_words(&self, problem: &str) -> String {
+    fn last_words(&self, problem: String) -> String {
         let len = self.capture.metadata().map_or(0, |m| m.len());
         let from = len.saturating_sub(TAIL_BYTES);
         let mut bytes = vec![0; (len - from) as usize];
         let read = self.capture.read_at(&mut bytes, from).unwrap_or(0);
         bytes.truncate(read);
         let text = String::from_utf8_lossy(&bytes);
-        let problem =
-            format!("its Python process was {problem}").replace("was exited", "exited").replace("was ended", "ended");
         if text.trim().is_empty() { problem } else { format!("{problem}\n\nits output:\n{}", text.trim_end()) }
     }
 }

@@ -21,17 +21,23 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 pub(super) enum Ended {
     /// The status as `wait` gives it.
     Exited(i32),
-    /// It could not be started, or its keeper is gone.
+    /// It could not be started.
     Failed(String),
+    /// Its keeper is gone, and so is it.
+    Lost,
 }
 
 impl Ended {
-    /// In words; `None`: as it should.
-    pub(super) fn problem(&self) -> Option<String> {
+    /// What is wrong with that, of a program of this name.
+    pub(super) fn problem(&self, name: &str) -> Option<String> {
         match self {
             Ended::Exited(0) => None,
-            Ended::Exited(status) => Some(ending::in_words(*status)),
+            Ended::Exited(status) => {
+                let was = if libc::WIFSIGNALED(*status) { "was " } else { "" };
+                Some(format!("{name} {was}{}", ending::in_words(*status)))
+            }
             Ended::Failed(message) => Some(message.clone()),
+            Ended::Lost => Some(format!("{name} went away, and its keeper with it")),
         }
     }
 }
@@ -113,7 +119,7 @@ impl Process {
             }
         }
         if self.keeper.control().ended() && self.ended.is_none() {
-            self.ended = Some(Ended::Failed("it went away, and its keeper with it".into()));
+            self.ended = Some(Ended::Lost);
         }
     }
 
