@@ -19,6 +19,7 @@ mod process;
 mod programs;
 mod python;
 mod queue;
+mod search_path;
 mod seat;
 mod slot;
 mod tally;
@@ -27,6 +28,7 @@ pub mod wire;
 pub use in_hand::{forget_in_hand, left_in_hand};
 pub use local::LocalExecutor;
 pub use programs::SourcePrograms;
+pub use search_path::search_path;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Resolves stages one by one: their constants, their code, their version, their job.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,20 +29,23 @@ const THREAD_CAPS: [&str; 8] = [
 
 pub(super) fn compile(workflow: Arc<Workflow>, surroundings: &Surroundings<'_>) -> Result<Plan, PlanError> {
     let graph = Graph::new(&workflow.stages);
-    let reading = reading(&workflow, surroundings);
-    let mut interpreters = Vec::new();
-    let projects = Projects::default();
+    let reading = Reading(reading(&workflow, surroundings));
+    let found = Found {
+        projects: Projects::new(workflow.dir.clone()),
+        interpreters: RefCell::default(),
+        installed: RefCell::default(),
+        reading: &reading.0,
+    };
     let mut keyed = vec![false; workflow.stages.len()];
     let mut stages: Vec<Option<Arc<PlannedStage>>> = vec![None; workflow.stages.len()];
     for &index in graph.order() {
-        let stage = &workflow.stages[index];
-        let compiler = Compiler { workflow: &workflow, stage, surroundings, projects: &projects, reading: &reading };
+        let compiler = Compiler { workflow: &workflow, stage: &workflow.stages[index], surroundings, found: &found };
         keyed[index] = compiler.is_keyed(&keyed);
-        let stage = compiler.compile(index, keyed[index], &mut interpreters)?;
+        let stage = compiler.compile(index, keyed[index])?;
         stages[index] = Some(Arc::new(stage));
     }
     let stages = stages.into_iter().flatten().collect();
-    Ok(Plan { workflow, graph, stages, reading: Reading(reading), secrets: surroundings.secrets.clone() })
+    Ok(Plan { workflow, graph, stages, reading, secrets: surroundings.secrets.clone() })
 }
 
 fn reading(workflow: &Workflow, surroundings: &Surroundings<'_>) -> source::Surroundings {
@@ -65,16 +70,22 @@ pub(super) struct Compiler<'a> {
     pub workflow: &'a Workflow,
     pub stage: &'a Stage,
     pub surroundings: &'a Surroundings<'a>,
-    pub projects: &'a Projects,
-    /// Digests of files are remembered here.
+    pub found: &'a Found<'a>,
+}
+
+/// What is found out once for all stages.
+pub(super) struct Found<'a> {
+    pub projects: Projects,
+    /// Interpreters, by the name asked for.
+    interpreters: RefCell<Vec<(Option<String>, PathBuf)>>,
+    /// The folders in which an interpreter finds packages.
+    pub installed: RefCell<HashMap<PathBuf, Vec<PathBuf>>>,
+    /// The workflow's own outputs, and what is known of files.
     pub reading: &'a source::Surroundings,
 }
 
-/// Interpreters found already, by the name asked for.
-type Interpreters = Vec<(Option<String>, PathBuf)>;
-
 impl Compiler<'_> {
-    fn compile(&self, index: usize, keyed: bool, interpreters: &mut Interpreters) -> Result<PlannedStage, PlanError> {
+    fn compile(&self, index: usize, keyed: bool) -> Result<PlannedStage, PlanError> {
         let settings = self.settings();
         let names = self.names();
         let share = self.shared_files();
@@ -93,7 +104,7 @@ impl Compiler<'_> {
             keyed,
             version: fingerprint.version(),
             fingerprint: fingerprint.without(self.surroundings.secrets),
-            run: self.run(&settings, share, workers, interpreters)?,
+            run: self.run(&settings, share, workers)?,
             settings,
             workers,
             action: self.surroundings.secrets.hide(&self.describe()).into_owned(),
@@ -190,10 +201,13 @@ impl Compiler<'_> {
 
     /// Whether a function gets this keyword from elsewhere than its row.
     fn is_keyword(&self, python: &PythonAction, name: &str) -> bool {
-        python.args.iter().any(|(arg, _)| arg == name) || self.stage.settings.share.iter().any(|s| s.name == name)
+        let settings = &self.stage.settings;
+        python.args.iter().any(|(arg, _)| arg == name)
+            || settings.share.iter().any(|share| share.name == name)
+            || settings.files.iter().any(|file| file.name == name)
     }
 
-    fn scope(&self) -> Scope<'_> {
+    pub(super) fn scope(&self) -> Scope<'_> {
         Scope {
             params: &self.workflow.params,
             env: Some(self.surroundings.env),
@@ -214,13 +228,7 @@ impl Compiler<'_> {
         PlanError::Template { stage: self.stage.name.clone(), what: what.to_string(), problem: problem.to_string() }
     }
 
-    fn run(
-        &self,
-        settings: &Settings,
-        share: Vec<SharedObject>,
-        workers: usize,
-        interpreters: &mut Interpreters,
-    ) -> Result<Run, PlanError> {
+    fn run(&self, settings: &Settings, share: Vec<SharedObject>, workers: usize) -> Result<Run, PlanError> {
         let job = |work, python| -> Result<Arc<Job>, PlanError> {
             Ok(Arc::new(Job {
                 stage: self.stage.name.clone(),
@@ -252,7 +260,7 @@ impl Compiler<'_> {
                     returns: python.returns.clone(),
                     args: self.constants("args", &constant)?,
                 };
-                let python = Some(self.python_env(settings, share, interpreters)?);
+                let python = Some(self.python_env(settings, share)?);
                 Run::Python { job: job(work, python)?, args: per_item }
             }
             Action::Command(action) => {
@@ -285,18 +293,13 @@ impl Compiler<'_> {
         }
     }
 
-    fn python_env(
-        &self,
-        settings: &Settings,
-        share: Vec<SharedObject>,
-        found: &mut Interpreters,
-    ) -> Result<PythonEnv, PlanError> {
+    fn python_env(&self, settings: &Settings, share: Vec<SharedObject>) -> Result<PythonEnv, PlanError> {
         let init = settings
             .init
             .as_ref()
             .map(|init| Ok((init.module.clone(), init.function.clone(), self.constants("init", &init.args)?)));
         Ok(PythonEnv {
-            interpreter: self.interpreter(&settings.interpreter, found)?,
+            interpreter: self.interpreter(&settings.interpreter)?,
             path: self.workflow.dir.clone(),
             init: init.transpose()?,
             share,
@@ -310,7 +313,7 @@ impl Compiler<'_> {
             let Shared::File { path: shown, format } = from else { continue };
             let path = self.workflow.dir.join(shown);
             // What cannot be read has no content, and keeps nobody from looking at results: see `Plan::check_shared`.
-            let (stamp, content) = match source::file_digest(&path, self.reading.digests.as_deref()) {
+            let (stamp, content) = match source::file_digest(&path, self.found.reading.digests.as_deref()) {
                 Ok((stamp, digest)) => (stamp, Hash::of(&digest)),
                 Err(_) => (source::FileStamp::default(), Hash::default()),
             };
@@ -320,14 +323,14 @@ impl Compiler<'_> {
         objects
     }
 
-    fn interpreter(&self, wanted: &Option<String>, found: &mut Interpreters) -> Result<PathBuf, PlanError> {
-        if let Some((_, path)) = found.iter().find(|(name, _)| name == wanted) {
+    pub(super) fn interpreter(&self, wanted: &Option<String>) -> Result<PathBuf, PlanError> {
+        if let Some((_, path)) = self.found.interpreters.borrow().iter().find(|(name, _)| name == wanted) {
             return Ok(path.clone());
         }
         let name = named_interpreter(wanted.as_deref(), self.surroundings.env);
         let path = find_program(&name, &self.workflow.dir, (self.surroundings.env)("PATH").as_deref())
             .ok_or_else(|| PlanError::NoInterpreter { stage: self.stage.name.clone(), interpreter: name })?;
-        found.push((wanted.clone(), path.clone()));
+        self.found.interpreters.borrow_mut().push((wanted.clone(), path.clone()));
         Ok(path)
     }
 

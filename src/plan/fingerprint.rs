@@ -20,7 +20,7 @@ pub struct Fingerprint {
 /// One part that differs between two versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// `code_changed`, `args_changed`, `version_changed`, `deps_changed`, `init_changed`,
+    /// `code_changed`, `args_changed`, `version_changed`, `deps_changed`, `init_changed`, `packages_changed`,
     /// `share_changed`.
     pub reason: &'static str,
     /// In words: `args.min_size: 3 → 5`.
@@ -38,6 +38,11 @@ impl Fingerprint {
         let name = name.into();
         self.names.insert(name.clone(), known_as.to_string());
         self.add(name, value);
+    }
+
+    /// The value of a part.
+    pub fn get(&self, name: &str) -> Option<&String> {
+        self.parts.get(name)
     }
 
     /// The hash of all parts.
@@ -85,14 +90,19 @@ fn same(name: &str, one: Option<&String>, other: Option<&String>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) if one.starts_with(HIDDEN) => one == other || *one == hashed(other),
         (Some(one), Some(other)) if other.starts_with(HIDDEN) => *other == hashed(one),
-        (Some(one), Some(other)) if name.starts_with("code:") => code::same(one, other),
+        (Some(one), Some(other)) if is_code(name) => code::same(one, other),
         (one, other) => one == other,
     }
 }
 
+/// Whether a part is of code, told in detail.
+fn is_code(name: &str) -> bool {
+    name.starts_with("code:") || name.starts_with("script:")
+}
+
 fn changes(name: &str, old: Option<&String>, new: Option<&String>) -> Vec<Change> {
-    match name.strip_prefix("code:") {
-        Some(file) => code::changes(file, old.map(String::as_str), new.map(String::as_str))
+    match name.split_once(':').filter(|_| is_code(name)) {
+        Some((kind, file)) => code::changes(kind, file, old.map(String::as_str), new.map(String::as_str))
             .into_iter()
             .map(|words| Change { reason: "code_changed", words })
             .collect(),
@@ -113,6 +123,7 @@ fn change(name: &str, old: Option<&String>, new: Option<&String>) -> Change {
         "params" => ("args_changed", told(name)),
         "env" => ("args_changed", format!("{name} changed")),
         "deps" => ("deps_changed", format!("{rest} changed")),
+        "package" => ("packages_changed", told(rest)),
         "version" => ("version_changed", told("version")),
         "init" => ("init_changed", told("init")),
         _ => ("code_changed", told(name)),

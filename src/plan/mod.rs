@@ -8,6 +8,8 @@ mod code;
 mod compile;
 mod fingerprint;
 mod graph;
+mod packages;
+mod scripts;
 
 mod validity;
 
@@ -172,6 +174,21 @@ pub enum PlanError {
     /// No Python interpreter.
     #[error("stage {stage}: no Python interpreter {interpreter:?} found")]
     NoInterpreter { stage: String, interpreter: String },
+    /// The interpreter does not say where it looks for packages.
+    #[error("stage {stage}: {} does not say where its packages are", interpreter.display())]
+    NoSearchPath {
+        stage: String,
+        interpreter: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A package that results depend on is not installed.
+    #[error("stage {stage}: packages: `{package}` is not installed for {}{}", interpreter.display(), meant(nearest))]
+    NoPackage { stage: String, package: String, interpreter: PathBuf, nearest: Option<String> },
+}
+
+fn meant(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
 impl Plan {

@@ -7,9 +7,11 @@ use super::PlanError;
 use super::code::{Project, Unreadable};
 use super::compile::{Compiler, templates_of};
 use super::fingerprint::Fingerprint;
+use super::packages::Installed;
 use crate::data::{Hash, Value, source};
-use crate::executor::SharedObject;
+use crate::executor::{SharedObject, search_path};
 use crate::spec::model::{Action, Call, ChunkFormat, CommandAction, CommandLine, Share, Shared};
+use crate::spec::nearest;
 use crate::spec::template::{Names, Template, TemplateTree};
 
 impl Compiler<'_> {
@@ -25,7 +27,10 @@ impl Compiler<'_> {
                 }
                 self.add_args(&mut parts, "args", &python.args)?;
             }
-            Action::Command(command) => self.add_command(&mut parts, command)?,
+            Action::Command(command) => {
+                self.add_command(&mut parts, command);
+                self.add_scripts(&mut parts, command)?;
+            }
             Action::Assign(columns) => {
                 columns.iter().for_each(|(name, e)| parts.add(format!("assign {name}"), e.source()));
             }
@@ -39,6 +44,7 @@ impl Compiler<'_> {
             self.add_args(&mut parts, "init", &init.args)?;
         }
         self.add_code(&mut parts)?;
+        self.add_packages(&mut parts)?;
         if let Some(version) = &self.stage.settings.version {
             parts.add("version", version);
         }
@@ -83,9 +89,15 @@ impl Compiler<'_> {
     /// The modules that the stage's workers find: beside the workflow file, then along `PYTHONPATH`, but for what is
     /// installed.
     pub(super) fn project(&self) -> Result<Rc<Project>, PlanError> {
-        let mut folders = vec![self.workflow.dir.clone()];
-        folders.extend(self.python_path()?);
-        Ok(self.projects.seen_from(folders))
+        let folders = self.project_path(&self.workflow.dir)?;
+        Ok(self.found.projects.seen_from(folders))
+    }
+
+    /// A folder, and those of `PYTHONPATH` in which nothing is installed.
+    pub(super) fn project_path(&self, first: &Path) -> Result<Vec<PathBuf>, PlanError> {
+        let installed = |folder: &PathBuf| folder.iter().any(|part| part == "site-packages" || part == "dist-packages");
+        let more = self.python_path()?.into_iter().filter(|folder| !installed(folder));
+        Ok([first.to_path_buf()].into_iter().chain(more).collect())
     }
 
     fn python_path(&self) -> Result<Vec<PathBuf>, PlanError> {
@@ -95,13 +107,11 @@ impl Compiler<'_> {
             None => (self.surroundings.env)("PYTHONPATH"),
         };
         let cwd = self.constant_cwd(&self.stage.settings)?;
-        let installed = |folder: &PathBuf| folder.iter().any(|part| part == "site-packages" || part == "dist-packages");
         let path = path.filter(|path| !path.is_empty()).unwrap_or_default();
-        let folders = std::env::split_paths(&path).filter(|_| !path.is_empty()).map(|folder| cwd.join(folder));
-        Ok(folders.filter(|folder| !installed(folder)).collect())
+        Ok(std::env::split_paths(&path).filter(|_| !path.is_empty()).map(|folder| cwd.join(folder)).collect())
     }
 
-    fn code_unreadable(&self, unreadable: Unreadable) -> PlanError {
+    pub(super) fn code_unreadable(&self, unreadable: Unreadable) -> PlanError {
         let Unreadable { path, error } = unreadable;
         self.unreadable(&path, std::io::Error::new(error.kind(), error.to_string()))
     }
@@ -123,7 +133,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn add_command(&self, parts: &mut Fingerprint, command: &CommandAction) -> Result<(), PlanError> {
+    fn add_command(&self, parts: &mut Fingerprint, command: &CommandAction) {
         match &command.line {
             CommandLine::Argv(argv) => {
                 let argv: Vec<&str> = argv.iter().map(Template::source).collect();
@@ -136,6 +146,36 @@ impl Compiler<'_> {
         }
         parts.add("stdout", format!("{:?}", command.stdout));
         parts.add("ok_codes", format!("{:?}", command.ok_codes));
+    }
+
+    /// The versions of the packages that the stage lists.
+    fn add_packages(&self, parts: &mut Fingerprint) -> Result<(), PlanError> {
+        let packages = &self.stage.settings.packages;
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let interpreter = self.interpreter(&self.stage.settings.interpreter)?;
+        let known = self.found.installed.borrow().get(&interpreter).cloned();
+        let folders = match known {
+            Some(folders) => folders,
+            None => search_path(&interpreter).map_err(|source| PlanError::NoSearchPath {
+                stage: self.stage.name.clone(),
+                interpreter: interpreter.clone(),
+                source,
+            })?,
+        };
+        self.found.installed.borrow_mut().insert(interpreter.clone(), folders.clone());
+        let own = [self.workflow.dir.clone()].into_iter().chain(self.python_path()?);
+        let installed = Installed::along(&own.chain(folders).collect::<Vec<_>>());
+        for package in packages {
+            let version = installed.version(package).ok_or_else(|| PlanError::NoPackage {
+                stage: self.stage.name.clone(),
+                package: package.clone(),
+                interpreter: interpreter.clone(),
+                nearest: nearest(package, installed.names()).map(str::to_string),
+            })?;
+            parts.add(format!("package:{package}"), version);
+        }
         Ok(())
     }
 
@@ -195,7 +235,7 @@ impl Compiler<'_> {
         Ok(found)
     }
 
-    fn unreadable(&self, path: &Path, source: std::io::Error) -> PlanError {
+    pub(super) fn unreadable(&self, path: &Path, source: std::io::Error) -> PlanError {
         PlanError::Unreadable { stage: self.stage.name.clone(), path: path.to_path_buf(), source }
     }
 }

@@ -34,8 +34,6 @@ pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
     pub doc: &'static str,
-    /// Part of the language, but not yet of the program.
-    pub later: bool,
 }
 
 /// What a value may be.
@@ -86,11 +84,7 @@ pub struct Word {
 }
 
 const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, doc, later: false }
-}
-
-const fn later(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, doc, later: true }
+    Key { name, kind, doc }
 }
 
 const fn word(name: &'static str, doc: &'static str) -> Word {
@@ -412,7 +406,7 @@ pub const SETTINGS: &[Key] = &[
         Kind::Map(&SHARED),
         "Large read-only objects, loaded once per worker and passed as keywords: a file, or a finished stage's rows.",
     ),
-    later("packages", NAMES, "Installed packages whose versions results depend on."),
+    key("packages", NAMES, "Installed packages whose versions results depend on."),
 ];
 
 /// The kinds of engines.
@@ -638,10 +632,7 @@ impl Kind {
             Kind::OneOrMore(element) => format!("{}, or a list of such", element.describe()),
             Kind::Map(_) => "a mapping of names to values".into(),
             Kind::Shape(shape) | Kind::Overlay(shape) => {
-                format!(
-                    "a mapping ({})",
-                    shape.all().filter(|k| !k.later).map(|k| k.name).take(4).collect::<Vec<_>>().join(", ")
-                )
+                format!("a mapping ({})", shape.all().map(|k| k.name).take(4).collect::<Vec<_>>().join(", "))
             }
             Kind::Either(kinds) => kinds.iter().map(Kind::describe).collect::<Vec<_>>().join(", or "),
         }

@@ -353,6 +353,8 @@ pub struct Settings {
     pub version: Option<String>,
     /// Further files that results depend on: globs, or templates of paths.
     pub deps: Vec<Template>,
+    /// Installed packages whose versions results depend on.
+    pub packages: Vec<String>,
     pub interpreter: Option<String>,
     /// Files that an item makes.
     pub files: Vec<MadeFile>,

@@ -67,13 +67,9 @@ fn exactly_one(keys: &[Key]) -> Json {
 }
 
 fn property(key: &Key) -> Json {
-    let doc = if key.later { format!("{} (Not yet supported.)", key.doc) } else { key.doc.to_string() };
     let mut schema = of_kind(&key.kind);
     if let Json::Object(entries) = &mut schema {
-        entries.insert("description".into(), Json::String(doc));
-        if key.later {
-            entries.insert("deprecated".into(), Json::Bool(true));
-        }
+        entries.insert("description".into(), Json::String(key.doc.to_string()));
     }
     schema
 }

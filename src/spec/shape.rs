@@ -47,15 +47,13 @@ impl Shapes<'_> {
         for (key, value) in entries.iter_mut() {
             let name = key.key_text().to_string();
             match shape.key(&name) {
-                Some(known) if known.later => self.not_yet(&format!("`{name}`"), key.span),
                 Some(known) => self.value(known, key.span, value),
                 None if std::ptr::eq(shape, &grammar::WORKFLOW) && name.starts_with("x-") => {}
                 None => self.mistakes.push(unknown_key(shape, what, &name, key.span)),
             }
         }
         for required in shape.required {
-            let other_kind = entries.iter().any(|(k, _)| shape.key(k.key_text()).is_some_and(|k| k.later));
-            if !other_kind && !entries.iter().any(|(k, _)| k.key_text() == *required) {
+            if !entries.iter().any(|(k, _)| k.key_text() == *required) {
                 let doc = shape.key(required).map_or("", |k| k.doc);
                 let message = format!("{what} needs the key `{required}`");
                 self.mistakes.push(Diagnostic::new(at, message).help(format!("`{required}`: {doc}")));
@@ -68,7 +66,6 @@ impl Shapes<'_> {
         for (key, value) in entries.iter_mut().filter(|(_, value)| !value.is_null()) {
             let name = key.key_text().to_string();
             match shape.key(&name) {
-                Some(known) if known.later => self.not_yet(&format!("`{name}`"), key.span),
                 Some(known) => {
                     if let ("env", yaml::Kind::Map(variables)) = (known.name, &mut value.kind) {
                         variables.retain(|(_, value)| !value.is_null());
@@ -336,7 +333,7 @@ fn takes_bool(kind: &Kind) -> bool {
 }
 
 fn examples(shape: &Shape) -> String {
-    shape.all().filter(|k| !k.later).map(|k| k.name).take(4).collect::<Vec<_>>().join(", ")
+    shape.all().map(|k| k.name).take(4).collect::<Vec<_>>().join(", ")
 }
 
 fn unknown_key(shape: &'static Shape, what: &str, name: &str, at: Span) -> Diagnostic {
@@ -345,7 +342,7 @@ fn unknown_key(shape: &'static Shape, what: &str, name: &str, at: Span) -> Diagn
         return diagnostic.help(format!("did you mean `{meant}`?"));
     }
     let home = grammar::SHAPES.iter().find(|s| !std::ptr::eq(**s, shape) && s.key(name).is_some());
-    let names: Vec<&str> = shape.all().filter(|k| !k.later).map(|k| k.name).collect();
+    let names: Vec<&str> = shape.all().map(|k| k.name).collect();
     match home {
         Some(home) => diagnostic.help(format!("`{name}` is a key of {}", home.what)),
         None => diagnostic.help(format!("its keys are {}", names.join(", "))),

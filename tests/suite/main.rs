@@ -10,6 +10,7 @@
 //!   from outside.
 //! - `failures`, `broken`, `awkward`: what fails an item, what stops a run, what fails nothing else.
 //! - `files`: files that items make, and what is remembered of the contents of files.
+//! - `code`: which code results depend on, and how a change of it is told.
 //! - `limits`, `suspects`: memory, workers that are recycled, items that take bpp-flow down.
 //! - `security`: secrets, shells, paths and permissions.
 //! - `signals`, `locking`, `disk`, `damage`: ends of all sorts. (Faults are injected in `tests/faults`.)
@@ -29,6 +30,7 @@ mod postgres;
 mod awkward;
 mod broken;
 mod calls;
+mod code;
 mod commands;
 mod config;
 mod damage;

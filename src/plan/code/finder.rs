@@ -18,6 +18,8 @@ pub(super) struct Found {
 /// Looks for modules; folders are listed once.
 #[derive(Debug)]
 pub(super) struct Finder {
+    /// The workflow's folder.
+    base: PathBuf,
     roots: Vec<PathBuf>,
     listed: RefCell<HashMap<PathBuf, Rc<HashSet<String>>>>,
     found: RefCell<HashMap<String, Option<Found>>>,
@@ -25,8 +27,8 @@ pub(super) struct Finder {
 
 impl Finder {
     /// With the folders of Python's path that hold the project's own modules.
-    pub fn new(roots: Vec<PathBuf>) -> Finder {
-        Finder { roots, listed: RefCell::default(), found: RefCell::default() }
+    pub fn new(base: PathBuf, roots: Vec<PathBuf>) -> Finder {
+        Finder { base, roots, listed: RefCell::default(), found: RefCell::default() }
     }
 
     /// The module of that full name, if it is one of the project's own.
@@ -106,9 +108,10 @@ impl Finder {
         children
     }
 
-    /// A file's path as it is told: relative to the first folder of the path that it lies in.
+    /// A file's path as it is told: relative to the workflow's folder, else to that in which it was looked for.
     pub fn shown(&self, file: &Path) -> String {
-        let relative = self.roots.iter().find_map(|root| file.strip_prefix(root).ok());
+        let mut folders = [&self.base].into_iter().chain(&self.roots);
+        let relative = folders.find_map(|folder| file.strip_prefix(folder).ok());
         relative.unwrap_or(file).display().to_string()
     }
 }

@@ -15,7 +15,9 @@ use crate::data::{Hash, source};
 
 /// Outlines by file.
 #[derive(Debug, Default)]
-pub(super) struct Library(RefCell<HashMap<PathBuf, Result<Arc<Outline>, Arc<io::Error>>>>);
+pub(super) struct Library(RefCell<HashMap<PathBuf, Read>>);
+
+type Read = Result<Arc<Outline>, Arc<io::Error>>;
 
 /// A file that code depends on cannot be read.
 #[derive(Debug, Clone)]
@@ -93,7 +95,7 @@ pub(super) fn resolve(module: &str, is_package: bool, level: u32, name: &str) ->
     Some(if name.is_empty() { package.to_string() } else { format!("{package}.{name}") })
 }
 
-fn read(file: &Path) -> Result<Arc<Outline>, Arc<io::Error>> {
+fn read(file: &Path) -> Read {
     let outline = if file.extension().is_some_and(|extension| extension == "so" || extension == "pyc") {
         source::file_digest(file, None).map(|(_, digest)| Outline::of_binary(Hash::of(&digest)))
     } else {

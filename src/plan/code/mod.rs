@@ -29,7 +29,7 @@ mod told;
 mod tests;
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use finder::Finder;
@@ -47,19 +47,27 @@ pub struct Project {
 }
 
 /// Projects that look in different folders, with files in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Projects {
+    /// The workflow's folder.
+    base: PathBuf,
     library: Rc<Library>,
     seen: RefCell<Vec<(Vec<PathBuf>, Rc<Project>)>>,
 }
 
 impl Projects {
+    /// Of a workflow in this folder.
+    pub fn new(base: PathBuf) -> Projects {
+        Projects { base, library: Rc::default(), seen: RefCell::default() }
+    }
+
     /// The project whose modules are looked for in these folders: the workflow's first, then those of `PYTHONPATH`.
     pub fn seen_from(&self, folders: Vec<PathBuf>) -> Rc<Project> {
         if let Some((_, project)) = self.seen.borrow().iter().find(|(seen, _)| *seen == folders) {
             return project.clone();
         }
-        let project = Rc::new(Project { finder: Finder::new(folders.clone()), library: self.library.clone() });
+        let project =
+            Rc::new(Project { finder: Finder::new(self.base.clone(), folders.clone()), library: self.library.clone() });
         self.seen.borrow_mut().push((folders, project.clone()));
         project
     }
@@ -86,21 +94,48 @@ impl Project {
             }
         }
         let first = functions.first().and_then(|(module, _)| self.file_of(module));
-        let first = first.map(|file| self.finder.shown(&file));
-        parts.extend(values(&reach.finish()?, first.as_deref()).map(|(file, value)| (format!("code:{file}"), value)));
+        parts.extend(self.told(reach, first, "code")?);
         Ok(parts)
     }
-}
 
-/// The values of files; those that stand first tell in detail as long as there is room.
-fn values(all: &All, first: Option<&str>) -> impl Iterator<Item = (String, String)> {
-    let mut files: Vec<_> = all.files.iter().collect();
-    files.sort_by_key(|(file, _)| first != Some(file.as_str()));
-    let mut room = told::MOST_DETAIL;
-    files.into_iter().map(move |(file, reached)| {
-        let (hash, detail) = told::value_of(reached, all.doubts);
-        let fits = detail.len() <= room;
-        room = room.saturating_sub(detail.len());
-        (file.clone(), if fits { format!("{hash}{detail}") } else { hash.to_string() })
-    })
+    /// What running a Python file depends on: `script:tools/convert.py`, and `code:` of what it imports.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn script_parts(&self, file: &Path) -> Result<Vec<(String, String)>, Unreadable> {
+        let mut reach = Reach::new(&self.finder, &self.library);
+        reach.script(file);
+        self.told(reach, Some(file.to_path_buf()), "script")
+    }
+
+    /// What `python -m module` depends on.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn run_parts(&self, module: &str) -> Result<Vec<(String, String)>, Unreadable> {
+        let main = format!("{module}.__main__");
+        let module = if self.finder.find(&main).is_some() { &main } else { module };
+        self.library.fetch(&self.finder, [module.to_string()]);
+        let mut reach = Reach::new(&self.finder, &self.library);
+        reach.run_module(module);
+        self.told(reach, self.file_of(module), "code")
+    }
+
+    /// The parts of all that was reached, `first` the file of the given kind, all others `code`. Files that come first
+    /// tell in detail as long as there is room.
+    fn told(&self, reach: Reach<'_>, first: Option<PathBuf>, kind: &str) -> Result<Vec<(String, String)>, Unreadable> {
+        let first = first.map(|file| self.finder.shown(&file));
+        let All { files, doubts } = reach.finish()?;
+        let mut files: Vec<_> = files.into_iter().collect();
+        files.sort_by_key(|(file, _)| first.as_ref() != Some(file));
+        let mut room = told::MOST_DETAIL;
+        let parts = files.into_iter().map(|(file, reached)| {
+            let (hash, detail) = told::value_of(&reached, doubts);
+            let fits = detail.len() <= room;
+            room = room.saturating_sub(detail.len());
+            let kind = if first.as_ref() == Some(&file) { kind } else { "code" };
+            (format!("{kind}:{file}"), if fits { format!("{hash}{detail}") } else { hash.to_string() })
+        });
+        Ok(parts.collect())
+    }
 }

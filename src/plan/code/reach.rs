@@ -82,10 +82,17 @@ impl<'p> Reach<'p> {
     }
 
     /// Starts with a file that is run as a script.
-    #[expect(dead_code, reason = "commands follow")]
     pub fn script(&mut self, file: &Path) {
         let found = Found { file: Some(file.to_path_buf()), folders: Vec::new() };
         self.add("__main__".to_string(), found, true);
+    }
+
+    /// Starts with a module that is run as a script.
+    pub fn run_module(&mut self, name: &str) {
+        let Some(at) = self.load(name) else { return };
+        let Some(outline) = self.modules[at].outline.clone() else { return };
+        let units = (0..outline.units.len()).filter(|&unit| outline.units[unit].counts == Counts::AsScript);
+        self.work.extend(units.map(|unit| Work::Unit(at, unit)));
     }
 
     /// Follows everything to its end.
@@ -262,11 +269,9 @@ impl<'p> Reach<'p> {
             let Some(base) = self.resolve(module, import.level, &import.module) else { continue };
             let loaded = self.load(&base);
             match (&import.what, loaded) {
-                (Imported::Name { name, .. }, Some(_)) => {
-                    // A module that is run here: when it is counts.
-                    if self.load(&format!("{base}.{name}")).is_some() {
-                        self.work.push(Work::Unit(module, number));
-                    }
+                // A module that is run here: when it is counts.
+                (Imported::Name { name, .. }, Some(_)) if self.load(&join(&base, name)).is_some() => {
+                    self.work.push(Work::Unit(module, number));
                 }
                 (Imported::Star, Some(from)) => self.star(from, &base),
                 (Imported::Star, None) => self.doubts.unite(Doubts::of_foreign(&base)),

@@ -18,7 +18,7 @@ impl Tree {
     }
 
     fn parts(&self) -> BTreeMap<String, String> {
-        let project = Projects::default().seen_from(vec![self.0.path().to_path_buf()]);
+        let project = Projects::new(self.0.path().into()).seen_from(vec![self.0.path().into()]);
         project.parts(&[("a", "f")]).expect("readable").into_iter().collect()
     }
 
@@ -35,7 +35,12 @@ fn told(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<S
     for name in names {
         let (old, new) = (old.get(name), new.get(name));
         if !old.zip(new).is_some_and(|(old, new)| same(old, new)) {
-            told.extend(changes(name.trim_start_matches("code:"), old.map(String::as_str), new.map(String::as_str)));
+            told.extend(changes(
+                "code",
+                name.trim_start_matches("code:"),
+                old.map(String::as_str),
+                new.map(String::as_str),
+            ));
         }
     }
     told

@@ -1,9 +1,9 @@
 //! How a file's code stands in a [`super::super::Fingerprint`], and what is told when it has changed.
 //!
 //! A part's value is a hash of all that counts of the file, and then, for telling only, the definitions that count
-//! with short hashes: `6f0a… *:1c2d3e fmeasure:9a8b7c vSCALE:405060`.
+//! with short hashes: `6f0a… *:1c2d3e fmeasure:9a8b7c vSCALE:405060`; a `-` if there are none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::outline::Kind;
 use super::reach::Reached;
@@ -45,8 +45,14 @@ pub(super) fn value_of(reached: &Reached, doubts: Doubts) -> (Hash, String) {
         }
     }
     end_statements(&mut detail, &mut statements);
+    if detail.is_empty() {
+        detail += " -";
+    }
     (Hash::of(&all), detail)
 }
+
+/// Stands for all statements between two definitions.
+const STATEMENTS: &str = "*";
 
 fn end_statements(detail: &mut String, statements: &mut Vec<u8>) {
     if !statements.is_empty() {
@@ -65,32 +71,33 @@ pub(in super::super) fn same(one: &str, other: &str) -> bool {
     hash(one) == hash(other)
 }
 
-/// What changed in a file, in words.
-pub(in super::super) fn changes(file: &str, old: Option<&str>, new: Option<&str>) -> Vec<String> {
+/// What changed in a file, in words; `kind` is `code` or `script`.
+pub(in super::super) fn changes(kind: &str, file: &str, old: Option<&str>, new: Option<&str>) -> Vec<String> {
+    let is_script = kind == "script";
+    let whole = if is_script { format!("script {file}") } else { file.to_string() };
     let (Some(old), Some(new)) = (old, new) else {
-        let now = if new.is_some() { "is imported now" } else { "is not imported any more" };
-        return vec![format!("{file} {now}")];
+        let verb = if is_script { "used" } else { "imported" };
+        let now = if new.is_some() { "now" } else { "no longer" };
+        return vec![if new.is_some() {
+            format!("{whole} is {verb} {now}")
+        } else {
+            format!("{whole} is {now} {verb}")
+        }];
     };
+    let in_detail = old.contains(' ') && new.contains(' ');
     let (old, new) = (definitions(old), definitions(new));
-    let mut told = Vec::new();
-    if !old.is_empty() && !new.is_empty() {
-        let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        for name in names {
-            let what = called(name, file);
-            match (old.get(name), new.get(name)) {
-                (Some(old), Some(new)) if old == new => {}
-                (Some(_), Some(_)) => told.push(format!("{what} changed")),
-                (None, _) if name == "*" => told.push(format!("{what} changed")),
-                (_, None) if name == "*" => told.push(format!("{what} changed")),
-                (None, _) => told.push(format!("{what} is used now")),
-                (_, None) => told.push(format!("{what} is not used any more")),
-            }
-        }
-    }
-    if told.is_empty() {
-        told.push(format!("{file} changed"));
-    }
-    told
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let told = names.into_iter().filter_map(|name| {
+        let how = match (old.get(name), new.get(name)) {
+            (old, new) if old == new => return None,
+            (None, _) if name != STATEMENTS => "is used now",
+            (_, None) if name != STATEMENTS => "is no longer used",
+            _ => "changed",
+        };
+        Some(format!("{} {how}", called(name, file)))
+    });
+    let told: Vec<String> = told.filter(|_| in_detail).collect();
+    if told.is_empty() { vec![format!("{whole} changed")] } else { told }
 }
 
 /// The definitions told of in a value, with their hashes.

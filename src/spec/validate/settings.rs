@@ -64,6 +64,7 @@ impl Builder<'_> {
             cwd: cwd?,
             version: from.get("version").and_then(text_of),
             deps: deps?,
+            packages: from.get("packages").filter(|_| python).map(super::names_of).unwrap_or_default(),
             interpreter: from.get("interpreter").filter(|_| python).and_then(text_of),
             files: Vec::new(),
             verify_files: from.get("verify_files").is_some_and(|node| !is_false(node)),

@@ -25,7 +25,7 @@ impl<'a> Builder<'a> {
         let (reader_key, reader_node) = match readers.as_slice() {
             [] => {
                 if !misspelt(node, &SOURCE, READERS) {
-                    let known: Vec<&str> = READERS.iter().filter(|r| !r.later).map(|r| r.name).collect();
+                    let known: Vec<&str> = READERS.iter().map(|r| r.name).collect();
                     let help = format!("give it one of {}", known.join(", "));
                     self.mistake(key.span, format!("source `{name}` has no reader"), help);
                 }

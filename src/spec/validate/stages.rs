@@ -222,7 +222,7 @@ impl<'a> Builder<'a> {
                 self.mistake(key.span, message, "drop it");
             }
         }
-        for option in ["init", "interpreter", "share"] {
+        for option in ["init", "interpreter", "share", "packages"] {
             if let Some((key, _)) = node.entry(option).filter(|_| action != "python") {
                 self.mistake(key.span, format!("`{option}` belongs to `python`, and {what} has `{action}`"), "drop it");
             }

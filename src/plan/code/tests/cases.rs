@@ -65,8 +65,8 @@ fn what_it_reaches_counts_and_is_named() {
         told("helper(row[\"x\"])", "row['x']"),
         [
             "function f in a.py changed",
-            "function helper in a.py is not used any more",
-            "constant SCALE in a.py is not used any more",
+            "function helper in a.py is no longer used",
+            "constant SCALE in a.py is no longer used",
         ]
     );
     assert_eq!(told("import math", "print(1)"), ["the top level of a.py changed"]);
@@ -299,8 +299,12 @@ fn modules_that_come_and_go_are_told() {
     let a = "try:\n  import fast as m\nexcept ImportError:\n  import slow as m\ndef f(r): return m.x\n";
     let files = [("a.py", a), ("slow.py", "x = 1\n")];
     assert_eq!(edit(&files, "fast.py", "x = 2\n"), ["fast.py is imported now"]);
+    assert_eq!(
+        edit(&files, "slow.py", "x = 2\nprint(1)\n"),
+        ["the top level of slow.py changed", "value x in slow.py changed"]
+    );
     let gone = edit(&[("a.py", "import slow\ndef f(r): pass\n"), ("slow.py", "")], "a.py", "def f(r): pass\n");
-    assert_eq!(gone, ["the top level of a.py changed", "slow.py is not imported any more"]);
+    assert_eq!(gone, ["the top level of a.py changed", "slow.py is no longer imported"]);
 }
 
 #[test]
@@ -320,7 +324,7 @@ fn what_cannot_be_read_counts_byte_by_byte() {
 
 #[test]
 fn an_older_stored_form_is_told_of_as_a_whole() {
-    assert_eq!(changes("a.py", Some("00ff"), Some("11aa ff:123456")), ["a.py changed"]);
+    assert_eq!(changes("code", "a.py", Some("00ff"), Some("11aa ff:123456")), ["a.py changed"]);
 }
 
 #[test]
