@@ -1,4 +1,4 @@
-//! Sources that are programs: `python` generators and `command` lines of JSON.
+//! Sources that are programs: `python` generators and `command` lines of JSON; and sources that fail on the way.
 
 use serde_json::{Value as Json, json};
 
@@ -191,6 +191,20 @@ outputs: { d: out.csv, o: other.csv }"#;
     env.run(&["run", "--param", "fail=10"]).exits(1);
     assert_eq!(env.rows("d").len(), 20000, "a reading that failed takes nothing away");
     env.run(&["plan", "--param", "fail=10"]).exits(1).says(&["no row 10"]);
+}
+
+#[test]
+fn a_file_that_is_cut_short_keeps_what_was_read_too() {
+    let env = TestEnv::with(
+        "sources: { s: { csv: a.csv.gz } }\nstages: { d: { map: s, assign: { y: \"item.x + 1\" } } }\n",
+        "",
+    );
+    let script = "import gzip, random; rows = b''.join(b'%d\\n' % random.randrange(10**9) for i in range(60000)); \
+                  data = gzip.compress(b'x\\n' + rows); open('a.csv.gz', 'wb').write(data[:len(data) // 2])";
+    env.bash(&format!("python3 -c \"{script}\"")).exits(0);
+    env.run(&["run"]).exits(1).says(&["source s", "a.csv.gz"]);
+    let rows = env.rows("d").len();
+    assert!((8000..60000).contains(&rows), "{rows} rows");
 }
 
 #[test]

@@ -54,11 +54,9 @@ impl Generator {
         let argv: Vec<OsString> = vec![python.into(), "-c".into(), wire::BOOTSTRAP.into()];
         let process = Process::start(crew, argv, Vec::new(), &fds)?;
         let mut data = Channel::new(ours);
-        for frame in
-            [wire::source_frame(), wire::job_frame(0, &job(program, python, &crew.dir)), wire::yield_frame(0, 0)]
-        {
-            data.push(frame);
-        }
+        data.push(wire::source_frame());
+        data.push(wire::job_frame(0, &job(program, python, &crew.dir)));
+        data.push(wire::yield_frame(0, 0));
         let heard = Instant::now();
         Ok(Generator { data, process, capture, rows: None, draft, over: false, failed: None, heard, urged: false })
     }
@@ -90,7 +88,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Takes in the next frame, if it is here; false: it is not, or there is no room for it.
+    /// Takes in the next frame, unless the rows of the last one still wait; false: it is not here yet.
     fn hear(&mut self) -> Result<bool, String> {
         if self.rows.is_some() {
             return Ok(true);
@@ -125,14 +123,9 @@ impl Generator {
         if let Some(ended) = self.process.ended().cloned() {
             // What it wrote before counts.
             while self.data.fill() {}
-            return match self.hear()? {
-                true => Ok(()),
-                false => {
-                    let problem = ended.problem("its Python process");
-                    Err(self
-                        .last_words(problem.unwrap_or_else(|| "its Python process ended before its rows did".into())))
-                }
-            };
+            let problem = ended.problem("its Python process");
+            let problem = problem.unwrap_or_else(|| "its Python process ended before its rows did".into());
+            return if self.hear()? { Ok(()) } else { Err(self.last_words(problem)) };
         }
         let quiet = (!self.urged).then(|| QUIET.saturating_sub(self.heard.elapsed()));
         let limit = [quiet, patience].into_iter().flatten().min();
