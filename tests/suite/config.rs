@@ -172,3 +172,22 @@ fn where_the_state_lies() {
     assert_eq!(state(&env, &["--profile", "p"]), is("pipeline", "environment"));
     env.run(&["config", "--profile", "q"]).exits(2).says(&["no profile `q`"]);
 }
+
+#[test]
+fn every_workflow_of_ours_prints_as_one() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["workflows", "examples"].iter().flat_map(|name| root.join(name).read_dir().expect("a folder"));
+    let files: Vec<_> = folders
+        .flat_map(|entry| entry.expect("readable").path().read_dir().into_iter().flatten())
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    assert!(files.len() >= 6, "{files:?}");
+    let env = TestEnv::new();
+    for file in files {
+        let name = file.to_str().expect("text");
+        let printed = env.run(&["config", name]).exits(0).stdout;
+        env.write("as-run.yaml", &printed);
+        env.run(&["check", "as-run.yaml"]).exits(0);
+    }
+}
