@@ -40,6 +40,20 @@ pub struct Foretold {
 }
 
 impl Foretold {
+    /// What tells the items with these keys apart from others: without a key those with equal inputs are
+    /// interchangeable, and where keys are not unique, so are all.
+    pub fn identities<'a>(&'a self, keys: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
+        let unique: BTreeSet<&String> = self.items.iter().map(|item| &item.key).collect();
+        let identity = |key: &'a String| match self.items.iter().find(|item| item.key == *key) {
+            Some(item) if !self.keyed && unique.len() == self.items.len() => item.input.as_str(),
+            Some(_) if !self.keyed => "",
+            _ => key.as_str(),
+        };
+        let mut identities: Vec<&str> = keys.into_iter().map(identity).collect();
+        identities.sort_unstable();
+        identities
+    }
+
     /// The rows as results show them; without cells that are no business of the oracle.
     pub fn shown(&self) -> Vec<BTreeMap<String, Json>> {
         let cells = |passing: &Passing| passing.row.iter().map(|(name, cell)| (name.clone(), cell.shown())).collect();
@@ -270,12 +284,19 @@ impl Memory {
         })
     }
 
-    /// An item of that stage has an outcome now.
-    pub fn learn(&mut self, stage: &Foretold, item: &Item) {
+    /// Items of that stage, by their keys, have outcomes now.
+    pub fn learn(&mut self, stage: &Foretold, keys: &[String]) {
+        let mut due: Vec<Item> = self.due(stage).into_iter().cloned().collect();
         let known = self.known.entry((stage.name.clone(), stage.version.clone())).or_default();
-        known.entry(item.input.clone()).or_default().insert(item.origin.clone());
-        if let Some((path, content)) = &item.makes {
-            self.made.insert(path.clone(), (content.len(), maker(stage, item)));
+        for key in keys {
+            let at = due.iter().position(|item| item.key == *key);
+            // Of equals it may have been another one.
+            let other = || stage.items.iter().find(|item| item.key == *key).expect("an item of the stage").clone();
+            let item = at.map_or_else(other, |at| due.remove(at));
+            known.entry(item.input.clone()).or_default().insert(item.origin.clone());
+            if let Some((path, content)) = &item.makes {
+                self.made.insert(path.clone(), (content.len(), maker(stage, &item)));
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::edits::{self, Edit};
 use crate::env::*;
 use crate::flow::{Feature, Flow, is_built};
-use crate::oracle::{Foretold, Memory, foretell};
+use crate::oracle::{Foretold, Item, Memory, foretell};
 use crate::random::Random;
 
 /// Workflows that failed once.
@@ -48,7 +48,7 @@ impl Promise {
     /// All keys of the certain, as `plan --out` lists them.
     fn list(&mut self, keys: Vec<String>) {
         assert_eq!(self.certain, keys.len() as u64, "{self:?} and {keys:?}");
-        assert!(is_within(&self.keys, &keys), "{self:?} and {keys:?}");
+        assert!(self.keys.iter().all(|key| keys.contains(key)), "{self:?} and {keys:?}");
         self.keys = keys;
     }
 
@@ -57,9 +57,10 @@ impl Promise {
     }
 
     /// The certain are among those that ran, and those among the certain and the possible.
-    fn holds(&self, executed: &[String]) {
+    fn holds(&self, stage: &Foretold, executed: &[String]) {
         let ran = executed.len() as u64;
-        assert!(self.certain <= ran && is_within(&self.keys, executed), "{self:?}, but {executed:?} ran");
+        let is_true = is_within(&stage.identities(&self.keys), &stage.identities(executed));
+        assert!(self.certain <= ran && is_true, "{self:?}, but {executed:?} ran");
         assert!(self.possible.is_none_or(|possible| ran <= self.certain + possible), "{self:?}, but {executed:?} ran");
     }
 }
@@ -174,8 +175,9 @@ impl Trial {
         let foretold = foretell(&self.flow, usize::MAX);
         let executed = self.run(&[], &foretold);
         for promise in &promises {
+            let stage = foretold.iter().find(|stage| stage.name == promise.stage).expect("a stage");
             let executed = executed.get(&promise.stage).map(Vec::as_slice).unwrap_or_default();
-            promise.holds(executed);
+            promise.holds(stage, executed);
             assert!(!idle || executed.is_empty() && promise.is_empty(), "nothing may be due: {promise:?}");
         }
         for promise in self.plan() {
@@ -225,13 +227,11 @@ impl Trial {
         let names: BTreeSet<&String> = foretold.iter().map(|stage| &stage.name).collect();
         assert!(executed.keys().all(|name| names.contains(name)), "only {names:?}: {executed:?}");
         for stage in foretold {
-            let due = self.memory.due(stage);
-            let mut expected: Vec<&str> = due.iter().map(|item| item.key.as_str()).collect();
-            expected.sort_unstable();
+            let due: Vec<&Item> = self.memory.due(stage);
             let ran = executed.get(&stage.name).map(Vec::as_slice).unwrap_or_default();
-            assert_eq!(expected, ran, "what is due, and what ran: {}", stage.name);
-            let due: Vec<_> = due.into_iter().cloned().collect();
-            due.iter().for_each(|item| self.memory.learn(stage, item));
+            let expected = stage.identities(due.iter().map(|item| &item.key));
+            assert_eq!(expected, stage.identities(ran), "what is due, and what ran of {}: {ran:?}", stage.name);
+            self.memory.learn(stage, ran);
         }
         executed
     }
@@ -279,8 +279,8 @@ impl Trial {
 }
 
 /// Whether each of `part` is in `whole`, as often.
-fn is_within(part: &[String], whole: &[String]) -> bool {
-    let count = |list: &[String], key: &String| list.iter().filter(|other| *other == key).count();
+fn is_within(part: &[&str], whole: &[&str]) -> bool {
+    let count = |list: &[&str], key: &str| list.iter().filter(|other| **other == key).count();
     part.iter().all(|key| count(part, key) <= count(whole, key))
 }
 
