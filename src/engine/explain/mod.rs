@@ -331,7 +331,8 @@ impl<'a> Survey<'a> {
         if let Some(content) = &mut self.stages[stage].content {
             content.add(&resolved.out.table);
         }
-        let unknown = possible > 0 && self.plan.stages[stage].changes_count();
+        let known = self.stages[stage].report.total_known && !self.plan.stages[stage].changes_count();
+        let unknown = possible > 0 && !known;
         for consumer in self.consumers(Input::Stage(stage)) {
             if unknown {
                 self.stages[consumer].report.total_known = false;
