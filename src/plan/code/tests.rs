@@ -1,8 +1,9 @@
 //! What counts and what does not, over small projects. Each case is one edit and whether it must be seen.
 
 mod cases;
+mod differential;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Projects, changes, same};
 use crate::data::source::testing::Folder;
@@ -30,7 +31,7 @@ impl Tree {
 
 /// What changed from one project to another, in words.
 fn told(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<String> {
-    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let mut told = Vec::new();
     for name in names {
         let (old, new) = (old.get(name), new.get(name));
