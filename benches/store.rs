@@ -73,7 +73,7 @@ fn batches(segments: &[Segment]) -> Vec<(Items, Vec<Hash>)> {
 
 fn look_up_all(view: &View, batches: &[(Items, Vec<Hash>)]) {
     for (items, inputs) in batches {
-        let hits = view.lookup(items, inputs, false, true).expect("a lookup");
+        let hits = view.lookup(items, inputs, true).expect("a lookup");
         assert!(black_box(hits).iter().all(Option::is_some));
     }
 }

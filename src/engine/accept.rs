@@ -112,7 +112,7 @@ impl<'a> Accepting<'a> {
         let mut writes = Vec::new();
         for view in &self.earlier {
             let inputs: Vec<Hash> = open.iter().map(|&i| flow.resolved.inputs[i as usize]).collect();
-            let hits = view.lookup(&flow.batch.items.take(&open), &inputs, self.stage.keyed, true)?;
+            let hits = view.lookup(&flow.batch.items.take(&open), &inputs, self.stage.keyed)?;
             let succeeded = |hit: &Hit| hit.failure().is_none();
             let (found, left): (Vec<_>, Vec<_>) =
                 open.into_iter().zip(hits).partition(|(_, hit)| hit.as_ref().is_some_and(succeeded));

@@ -168,8 +168,7 @@ impl Resolver {
         }
         let hits = match &self.view {
             Some(view) if !view.is_empty() && !self.policy.fresh => {
-                // Rows that stand where they stood may live on results of rows that are gone: they, too, look anywhere.
-                view.lookup(&batch.items, &inputs, self.stage.keyed, true)?
+                view.lookup(&batch.items, &inputs, self.stage.keyed)?
             }
             _ => vec![None; batch.len()],
         };

@@ -175,25 +175,19 @@ impl View {
         self.directory.failed
     }
 
-    /// The outcome of each item with its input: the last one of its origin. Where there is none, and `moved` allows
-    /// it and the items are not `keyed`, one of another origin with the same input; each is given to one such item
-    /// only, and not after it was given to the item whose it is.
-    pub fn lookup(
-        &self,
-        items: &Items,
-        inputs: &[Hash],
-        keyed: bool,
-        moved: bool,
-    ) -> Result<Vec<Option<Hit>>, StoreError> {
+    /// The outcome of each item with its input: the last one of its origin. Where there is none, and the items
+    /// are not `keyed`, one of another origin with the same input. Of items that are not keyed each outcome is given to
+    /// one only: among equal ones it does not matter to which, but it does how many there are.
+    pub fn lookup(&self, items: &Items, inputs: &[Hash], keyed: bool) -> Result<Vec<Option<Hit>>, StoreError> {
         if self.is_empty() || items.is_empty() {
             return Ok(vec![None; items.len()]);
         }
         self.store.reading(|transaction| {
-            let mut lookup = Lookup::begin(self, transaction, items, inputs)?;
+            let mut lookup = Lookup::begin(self, transaction, items, inputs, keyed)?;
             lookup.again()?;
             lookup.near(0)?;
             lookup.near(NEAR_SLACK)?;
-            lookup.anywhere(moved && !keyed)?;
+            lookup.anywhere()?;
             lookup.hits()
         })
     }
@@ -374,6 +368,7 @@ struct Lookup<'v> {
     inputs: &'v [Hash],
     spots: Vec<Option<Spot>>,
     missing: usize,
+    keyed: bool,
     /// Segments that were read, so that each is read once a lookup.
     segments: HashMap<u32, Arc<Segment>>,
 }
@@ -384,6 +379,7 @@ impl<'v> Lookup<'v> {
         transaction: &ReadTransaction,
         items: &'v Items,
         inputs: &'v [Hash],
+        keyed: bool,
     ) -> Result<Lookup<'v>, StoreError> {
         assert_eq!(items.len(), inputs.len(), "an input for each item");
         Ok(Lookup {
@@ -393,6 +389,7 @@ impl<'v> Lookup<'v> {
             inputs,
             spots: vec![None; items.len()],
             missing: items.len(),
+            keyed,
             segments: HashMap::new(),
         })
     }
@@ -411,6 +408,9 @@ impl<'v> Lookup<'v> {
     }
 
     fn found(&mut self, i: usize, spot: Spot) {
+        if !self.keyed && self.state.taken.has(spot) {
+            return;
+        }
         self.spots[i] = Some(spot);
         self.missing -= 1;
         let items = self.entry(spot.place).items;
@@ -441,6 +441,12 @@ impl<'v> Lookup<'v> {
         Ok(())
     }
 
+    /// Whether a later outcome of an item, which was given away, took the place of the one that stands near its row.
+    fn was_replaced(&self, i: usize) -> bool {
+        let again = self.state.again.as_ref();
+        again.is_some_and(|index| index.find(self.inputs[i], self.items.origins[i]).is_some())
+    }
+
     /// Looks where the rows are, or were when up to `slack` more or fewer stood before them.
     fn near(&mut self, slack: u64) -> Result<(), StoreError> {
         if self.missing == 0 {
@@ -458,6 +464,7 @@ impl<'v> Lookup<'v> {
         let mut near = Near::new(segments);
         for i in 0..self.items.len() {
             if self.spots[i].is_none()
+                && !self.was_replaced(i)
                 && let Some(spot) = near.find(self.items.rows[i], self.inputs[i], self.items.origins[i])
             {
                 self.found(i, spot);
@@ -466,8 +473,8 @@ impl<'v> Lookup<'v> {
         Ok(())
     }
 
-    /// Looks among all outcomes: for the same origin, then, if `others`, for any that is free.
-    fn anywhere(&mut self, others: bool) -> Result<(), StoreError> {
+    /// Looks among all outcomes: for the same origin, then, if the items are not keyed, for any that is free.
+    fn anywhere(&mut self) -> Result<(), StoreError> {
         if self.missing == 0 || self.state.taken.count == self.reader.directory.items {
             return Ok(());
         }
@@ -477,7 +484,7 @@ impl<'v> Lookup<'v> {
             |_, input, origin| index.find(input, origin),
             |_, segment, spot, origin| segment.origins[spot.at as usize] == origin,
         )?;
-        if others && self.missing > 0 {
+        if !self.keyed && self.missing > 0 {
             // Where nothing was replaced, what follows an outcome in its segment counts as well.
             let plain = self.reader.directory.again.is_empty();
             self.search(

@@ -23,7 +23,8 @@ pub enum Feature {
 }
 
 /// What there is.
-pub const BUILT: &[Feature] = &[];
+pub const BUILT: &[Feature] =
+    &[Feature::Code, Feature::Files, Feature::Profiles, Feature::Keys, Feature::Sweeps, Feature::Sources];
 
 /// Whether it is there.
 pub fn is_built(feature: Feature) -> bool {

@@ -104,7 +104,7 @@ impl Tally {
             let (Some(first), false) = (told.first(), open.is_empty()) else { continue };
             let places: Vec<u32> = open.iter().map(|&at| due[at]).collect();
             let inputs: Vec<Hash> = places.iter().map(|&i| resolved.inputs[i as usize]).collect();
-            let hits = view.lookup(&batch.items.take(&places), &inputs, self.planned.keyed, true)?;
+            let hits = view.lookup(&batch.items.take(&places), &inputs, self.planned.keyed)?;
             let words = told.iter().map(|change| change.words.as_str()).collect::<Vec<_>>().join("; ");
             for (at, _) in open.iter().zip(&hits).filter(|(_, hit)| hit.is_some()) {
                 reasons[*at] = Some(Reason { name: first.reason, detail: None });

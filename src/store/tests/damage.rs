@@ -72,7 +72,7 @@ fn look(store: &Store) -> Result<Seen, StoreError> {
     for (stage, n, count) in [("s", SMALL, &mut seen.small), ("t", LARGE, &mut seen.large)] {
         let (items, inputs) = items_of(0..n);
         let view = store.view(stage, VERSION)?;
-        for (row, hit) in view.lookup(&items, &inputs, false, false)?.into_iter().enumerate() {
+        for (row, hit) in view.lookup(&items, &inputs, true)?.into_iter().enumerate() {
             let Some(hit) = hit else { continue };
             *count += 1;
             match hit.failure() {

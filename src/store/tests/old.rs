@@ -72,7 +72,7 @@ fn check(store: &Store) {
     let view = store.view("s", VERSION).unwrap();
     let items = Items { rows: (0..6).collect(), origins: (0..6).collect(), keys: None };
     let inputs: Vec<_> = (0..6).map(input_of).collect();
-    let hits = view.lookup(&items, &inputs, true, false).unwrap();
+    let hits = view.lookup(&items, &inputs, true).unwrap();
     let hits: Vec<_> = hits.into_iter().map(Option::unwrap).collect();
     assert_eq!(y_of(&hits[3]), 6.0);
     assert_eq!(hits[5].failure().unwrap().kind, FailureKind::Timeout);
