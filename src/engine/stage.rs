@@ -124,6 +124,8 @@ pub struct StageRun {
     /// Items to be tried again, and when.
     pub retries: Vec<(Instant, Pending)>,
     pub tasks: usize,
+    /// Of these, how many are still being prepared.
+    pub preparing: usize,
     /// Items handed to the writer.
     pub uncommitted: u64,
     /// Due items that are not selected.
@@ -170,6 +172,7 @@ impl StageRun {
             suspects: VecDeque::new(),
             retries: Vec::new(),
             tasks: 0,
+            preparing: 0,
             uncommitted: 0,
             left: 0,
             out_of_scope: 0,

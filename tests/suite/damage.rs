@@ -45,7 +45,7 @@ fn places(bytes: &[u8], needle: &[u8]) -> Vec<usize> {
 
 /// Flips a byte in the middle of what is stored of the largest segments.
 fn damage_results(bytes: &mut [u8]) {
-    let segments = places(bytes, b"S\x02");
+    let segments = places(bytes, b"S\x03");
     assert!(!segments.is_empty(), "segments begin so");
     let size = |at: usize| u32::from_le_bytes(bytes[at + 6..at + 10].try_into().expect("four bytes"));
     let largest = segments.into_iter().filter(|&at| size(at) < 200_000).max_by_key(|&at| size(at)).expect("one");

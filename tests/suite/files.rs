@@ -480,7 +480,7 @@ fn a_file_that_vanishes_is_its_items_failure() {
         r#"
 sources: { g: { glob: "in/*" } }
 stages:
-  work: { map: g, shell: "rm -f in/b; cat {{ item.path }}", backend: serial }
+  work: { map: g, shell: "rm -f in/[b]; cat {{ item.path }}", backend: serial }
 "#,
         "",
     );

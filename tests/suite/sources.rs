@@ -393,9 +393,3 @@ fn a_missing_key_column_is_told() {
     assert_ne!(run.code, Some(0));
     assert!(run.all().contains("no_such"), "{}", run.all());
 }
-
-#[test]
-fn what_is_not_there_yet_is_refused_by_name() {
-    let source = "{ sql: {url: \"sqlite:///x.db\", query: \"select 1\"} }";
-    reading(source).run(&["run"]).exits(2).says(&["not yet supported"]);
-}

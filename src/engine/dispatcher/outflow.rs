@@ -15,7 +15,7 @@ use crate::engine::stage::{Pending, StageRun};
 use crate::engine::writer::{Committed, Entry, Receipt};
 use crate::executor::{Outcomes, Task, TaskId, TaskInput};
 use crate::plan::{PlannedStage, Run, find_program};
-use crate::spec::model::{CommandLine, Input};
+use crate::spec::model::{Backend, CommandLine, Input};
 use crate::store::Write;
 use crate::store::model::Segment;
 
@@ -64,10 +64,13 @@ impl Dispatcher<'_> {
             true => (self.inside_tasks, rayon::current_num_threads()),
             false => (self.outside_tasks, self.orders.capacity),
         };
+        // Side by side, two tasks may be ready in another order.
+        let in_turn = run.planned.settings.backend.kind == Backend::Serial && run.preparing > 0;
         // Suspects last: they are looked for in all stages.
         run.waiting() > 0
             && run.tasks < run.planned.workers * 2
             && tasks < capacity * 2
+            && !in_turn
             && (inside || !self.has_suspects())
     }
 
@@ -83,6 +86,7 @@ impl Dispatcher<'_> {
             .insert(task, InFlight { stage, pending: pending.clone(), ready, started: false, files: Files::default() });
         *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) += 1;
         let Some(preparer) = run.preparer.clone() else { return };
+        run.preparing += usize::from(!inside);
         let inbox = self.lines.to_inbox.clone();
         rayon::spawn(move || {
             let message = match inside {
@@ -96,6 +100,7 @@ impl Dispatcher<'_> {
     pub(super) fn prepared(&mut self, task: TaskId, prepared: Prepared) {
         let Some(inflight) = self.tasks.get_mut(&task) else { return };
         let stage = inflight.stage;
+        self.stages[stage].preparing -= 1;
         if self.mode != Mode::Running {
             inflight.ready = (0..inflight.pending.len() as u32).collect();
             let unfinished = inflight.ready.clone();
