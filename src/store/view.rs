@@ -175,9 +175,9 @@ impl View {
         self.directory.failed
     }
 
-    /// The outcome of each item with its input: the last one of its origin. Where there is none, and the items
-    /// are not `keyed`, one of another origin with the same input. Of items that are not keyed each outcome is given to
-    /// one only: among equal ones it does not matter to which, but it does how many there are.
+    /// The outcome of each item with its input: the last one of its origin. Where there is none, and the items are not
+    /// `keyed`, one of another origin with the same input; each is given to one such item only, and not after it was
+    /// given to the item whose it is. So it matters in which order batches are looked up.
     pub fn lookup(&self, items: &Items, inputs: &[Hash], keyed: bool) -> Result<Vec<Option<Hit>>, StoreError> {
         if self.is_empty() || items.is_empty() {
             return Ok(vec![None; items.len()]);
@@ -408,9 +408,6 @@ impl<'v> Lookup<'v> {
     }
 
     fn found(&mut self, i: usize, spot: Spot) {
-        if !self.keyed && self.state.taken.has(spot) {
-            return;
-        }
         self.spots[i] = Some(spot);
         self.missing -= 1;
         let items = self.entry(spot.place).items;
@@ -441,12 +438,6 @@ impl<'v> Lookup<'v> {
         Ok(())
     }
 
-    /// Whether a later outcome of an item, which was given away, took the place of the one that stands near its row.
-    fn was_replaced(&self, i: usize) -> bool {
-        let again = self.state.again.as_ref();
-        again.is_some_and(|index| index.find(self.inputs[i], self.items.origins[i]).is_some())
-    }
-
     /// Looks where the rows are, or were when up to `slack` more or fewer stood before them.
     fn near(&mut self, slack: u64) -> Result<(), StoreError> {
         if self.missing == 0 {
@@ -464,7 +455,6 @@ impl<'v> Lookup<'v> {
         let mut near = Near::new(segments);
         for i in 0..self.items.len() {
             if self.spots[i].is_none()
-                && !self.was_replaced(i)
                 && let Some(spot) = near.find(self.items.rows[i], self.inputs[i], self.items.origins[i])
             {
                 self.found(i, spot);
