@@ -12,7 +12,7 @@ use crate::data::{Batch, Failure, FailureKind, Hash, Table, Value, row_hashes};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
 use crate::spec::template::Scope;
-use crate::store::{Gathered, Hit, StoreError, View};
+use crate::store::{Gathered, Hit, Segment, StoreError, View, Write};
 
 /// What a run is asked to do with results that are there.
 #[derive(Debug, Clone, Default)]
@@ -109,8 +109,8 @@ pub struct Resolved {
     pub hits: Vec<(u32, Hit)>,
     /// How many of them an earlier version made, for which they were accepted since.
     pub accepted: Vec<(Hash, u64)>,
-    /// Whether an item was given the result of another one with the same input.
-    pub borrowed: bool,
+    /// Items that were given the result of another one with the same input.
+    pub borrowed: Vec<(u32, Hit)>,
     /// Failures that hold: the item's position in the batch, and its result.
     pub failed: Vec<(u32, Hit)>,
     /// Items to run.
@@ -188,11 +188,29 @@ impl Resolver {
         }
         resolved.done = done.len() as u64;
         resolved.out = self.rows_of(batch, &done);
-        let origin = |(i, hit): &(u32, Hit)| hit.origin() != batch.items.origins[*i as usize];
-        resolved.borrowed = !self.stage.keyed && done.iter().any(origin);
+        let is_borrowed = |(i, hit): &&(u32, Hit)| hit.origin() != batch.items.origins[*i as usize];
+        resolved.borrowed = done.iter().chain(&resolved.failed).filter(is_borrowed).cloned().collect();
         resolved.accepted = accepted_of(&done);
         resolved.hits = if self.keeps_hits { done } else { Vec::new() };
         Ok(resolved)
+    }
+
+    /// Results of others that items were given, to be kept as their own: whoever looks later finds each item's, in
+    /// whatever order, and nobody is left with none.
+    pub fn adopt(&self, batch: &Batch, borrowed: &[(u32, Hit)]) -> Vec<Write> {
+        let mut makers: Vec<Option<Hash>> = Vec::new();
+        for (_, hit) in borrowed {
+            if !makers.contains(&hit.made()) {
+                makers.push(hit.made());
+            }
+        }
+        let write = |made: Option<Hash>| {
+            let of_made = borrowed.iter().filter(|(_, hit)| hit.made() == made);
+            let (done, failed): (Vec<_>, Vec<_>) = of_made.partition(|(_, hit)| hit.failure().is_none());
+            let segment = kept_for(batch, &done, &failed, made).encode();
+            Write::Segment { stage: self.stage.name.clone(), version: self.stage.version, segment, again: false }
+        };
+        makers.into_iter().map(write).collect()
     }
 
     /// Makes those due whose files do not stand.
@@ -259,7 +277,7 @@ impl Resolved {
             out,
             hits: Vec::new(),
             accepted: Vec::new(),
-            borrowed: false,
+            borrowed: Vec::new(),
             failed: Vec::new(),
             due: Vec::new(),
         }
@@ -276,6 +294,25 @@ fn accepted_of(done: &[(u32, Hit)]) -> Vec<(Hash, u64)> {
         }
     }
     accepted
+}
+
+/// Results as they are kept for the items of a batch, whoever's they were.
+fn kept_for(batch: &Batch, done: &[&(u32, Hit)], failed: &[&(u32, Hit)], made: Option<Hash>) -> Segment {
+    let given = Gathered::from_hits(done.iter().map(|(_, hit)| hit));
+    let all = || done.iter().chain(failed);
+    let story = |(i, hit): &&(u32, Hit)| Some((batch.items.key(*i as usize), hit.failure()?.clone()));
+    Segment {
+        rows: all().map(|(i, _)| batch.items.rows[*i as usize]).collect(),
+        origins: all().map(|(i, _)| batch.items.origins[*i as usize]).collect(),
+        inputs: all().map(|(_, hit)| hit.input()).collect(),
+        usage: all().map(|(_, hit)| hit.usage()).collect(),
+        attempts: all().map(|(_, hit)| hit.attempt()).collect(),
+        done: done.len(),
+        counts: given.counts,
+        added: given.added,
+        failures: failed.iter().filter_map(story).collect(),
+        made,
+    }
 }
 
 /// What items used, once for each row that they gave; failed ones gave none and stand once. `number` is that of the

@@ -327,12 +327,17 @@ impl Helpers for Crew {
 
     fn resolve(&self, stage: &StageRun, lookup: Lookup) {
         let Some(resolver) = stage.resolver.clone() else { return };
-        let inbox = self.inbox.clone();
+        let (inbox, writer, budget) = (self.inbox.clone(), self.writer.clone(), self.budget.clone());
         let stage = stage.planned.index;
         rayon::spawn(move || {
             let Lookup { batch, number, first_index, follows, permit } = lookup;
             let message = match resolver.resolve(&batch, first_index) {
                 Ok(resolved) => {
+                    // Before the run can hear of these items, and end.
+                    for write in resolver.adopt(&batch, &resolved.borrowed) {
+                        let permit = Some(budget.overdraw(batch.bytes()));
+                        let _ = writer.send(Entry { write, receipt: None, permit, made: Vec::new() });
+                    }
                     let arrival = Arrival { batch, resolved, first_index, follows, permit };
                     Message::Resolved { stage, number, arrival: Box::new(arrival) }
                 }

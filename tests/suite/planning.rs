@@ -99,6 +99,21 @@ fn an_inputs_change_is_told() {
 }
 
 #[test]
+fn what_follows_from_an_unknown_number_is_unknown() {
+    let env = TestEnv::with(
+        "sources: { s: { csv: s.csv, key: id } }\nstages:\n  many: { flat_map: s, python: \"f:many\" }\n  next: { map: many, assign: { y: \"item.n + 1\" } }\n  last: { map: next, assign: { z: \"item.y + 1\" } }\n",
+        "def many(row):\n    for n in range(row['x']):\n        yield {'n': n}\n",
+    );
+    env.write("s.csv", "id,x\n1,1\n");
+    env.run(&["run"]).exits(0);
+    env.write("s.csv", "id,x\n1,1\n2,3\n");
+    for stage in ["next", "last"] {
+        let stage = env.plan_of(stage);
+        assert_eq!(stage["total_known"], false, "three items will come: {stage}");
+    }
+}
+
+#[test]
 fn new_rows_are_told() {
     let env = planned(3);
     env.run(&["run"]).exits(0);

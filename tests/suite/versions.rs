@@ -174,6 +174,25 @@ fn results_of_rows_without_a_key_outlast_an_unused_column() {
 }
 
 #[test]
+fn a_result_that_another_item_was_given_is_its_own_from_then_on() {
+    let flow = |version: u32| {
+        format!(
+            "sources: {{ s: {{ csv: s.csv }} }}\nstages:\n  a: {{ map: s, assign: {{ y: \"1\" }}, version: \"{version}\" }}\n  b: {{ map: a, assign: {{ z: \"item.y + 1\" }} }}\n"
+        )
+    };
+    let env = TestEnv::with(&flow(1), "");
+    env.write("s.csv", "x\n1\n");
+    env.run(&["run"]).exits(0);
+    env.write("pipeline.yaml", flow(2));
+    env.write("s.csv", "x\n3\n");
+    env.run(&["run", "--stage", "a"]).exits(0);
+    // In b, 3 comes first and is given the result of 1, which then comes and has it too.
+    env.write("s.csv", "x\n3\n1\n");
+    counts(&stage_of(&env.run_json(&[], 0), "b"), &[("ran", 0), ("cached", 2)]);
+    assert_eq!(ints(&env.column("b", "x")), [3, 1], "both have a result, in whatever order they are looked up");
+}
+
+#[test]
 fn expressions_use_what_they_name() {
     let env = TestEnv::with(
         r#"

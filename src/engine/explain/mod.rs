@@ -291,7 +291,7 @@ impl<'a> Survey<'a> {
         let resolved: Vec<Resolved> =
             entered.par_iter().map(|(batch, first)| resolver.resolve(batch, *first)).collect::<Result<_, _>>()?;
         for ((passing, (batch, _)), resolved) in waiting.into_iter().zip(entered).zip(resolved) {
-            if self.skipping && resolved.borrowed {
+            if self.skipping && !resolved.borrowed.is_empty() {
                 return Ok(false);
             }
             let report = &mut self.stages[stage].report;
@@ -331,8 +331,8 @@ impl<'a> Survey<'a> {
         if let Some(content) = &mut self.stages[stage].content {
             content.add(&resolved.out.table);
         }
-        let known = self.stages[stage].report.total_known && !self.plan.stages[stage].changes_count();
-        let unknown = possible > 0 && !known;
+        let counted = self.stages[stage].report.total_known && !self.plan.stages[stage].changes_count();
+        let unknown = possible > 0 && !counted;
         for consumer in self.consumers(Input::Stage(stage)) {
             if unknown {
                 self.stages[consumer].report.total_known = false;
