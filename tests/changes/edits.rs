@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::flow::{Cell, Code, Feature, Flow, Kind, Op, Row, Source, Stage, is_built};
+use crate::flow::{Cell, Code, Flow, Kind, Op, Row, Source, Stage};
 use crate::random::Random;
 
 /// A change of a workflow.
@@ -37,6 +37,8 @@ pub enum Edit {
     /// A file that an item made is gone, or cut.
     Unmake,
     Cut,
+    /// What nothing needs any more is dropped.
+    Collect,
     /// A stage at the end: one more, one less.
     AddStage,
     RemoveStage,
@@ -47,7 +49,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    const ALL: [Edit; 25] = [
+    const ALL: [Edit; 26] = [
         Edit::AddRow,
         Edit::RemoveRow,
         Edit::ChangeRow,
@@ -69,33 +71,29 @@ impl Edit {
         Edit::ProfileParam,
         Edit::Unmake,
         Edit::Cut,
+        Edit::Collect,
         Edit::AddStage,
         Edit::RemoveStage,
         Edit::Undo,
         Edit::Nothing,
     ];
 
-    /// Any that can be tried today.
+    /// Any of them.
     pub fn any(random: &mut Random) -> Edit {
-        loop {
-            let edit = random.pick(&Edit::ALL);
-            let needs = match edit {
-                Edit::Shared | Edit::Unreached | Edit::Talk => Some(Feature::Code),
-                Edit::Profile | Edit::ProfileParam => Some(Feature::Profiles),
-                Edit::Unmake | Edit::Cut => Some(Feature::Files),
-                _ => None,
-            };
-            if needs.is_none_or(is_built) {
-                return edit;
-            }
-        }
+        random.pick(&Edit::ALL)
     }
 
     /// Whether nothing may be due after it.
     pub fn is_idle(self) -> bool {
         matches!(
             self,
-            Edit::Unreached | Edit::Talk | Edit::Settings | Edit::Profile | Edit::RemoveStage | Edit::Nothing
+            Edit::Unreached
+                | Edit::Talk
+                | Edit::Settings
+                | Edit::Profile
+                | Edit::Collect
+                | Edit::RemoveStage
+                | Edit::Nothing
         )
     }
 
@@ -136,7 +134,8 @@ impl Edit {
                 flow.stages.len() < 6 && add_stage(flow, number, random)
             }
             Edit::RemoveStage => flow.stages.len() > 1 && flow.stages.pop().is_some(),
-            Edit::Nothing | Edit::Undo | Edit::Unmake | Edit::Cut => true,
+            Edit::Nothing => true,
+            Edit::Undo | Edit::Unmake | Edit::Cut | Edit::Collect => false,
             _ => self.change_stage(flow, random),
         }
     }
@@ -245,14 +244,14 @@ pub fn flow(seed: u64) -> Flow {
 }
 
 fn source(number: u64, random: &mut Random) -> Source {
-    let mut kinds = vec![Kind::Csv, Kind::Csv, Kind::Jsonl, Kind::Values, Kind::Range, Kind::Glob];
-    if is_built(Feature::Sweeps) {
-        kinds.push(Kind::Zip);
-    }
-    if is_built(Feature::Sources) {
-        kinds.extend([Kind::Python, Kind::Command]);
-    }
-    let kind = random.pick(&kinds);
+    let (tables, programs) = ([Kind::Csv, Kind::Csv, Kind::Jsonl, Kind::Values], [Kind::Python, Kind::Command]);
+    let kind = match random.below(10) {
+        0..=4 => random.pick(&tables),
+        5 => random.pick(&programs),
+        6 => Kind::Range,
+        7 => Kind::Zip,
+        _ => Kind::Glob,
+    };
     let keyed = kind == Kind::Glob || (kind != Kind::Range && random.one_in(2));
     let mut source = Source { name: format!("r{number}"), kind, keyed, rows: Vec::new() };
     for at in 0..random.below(6) as usize + 1 {
@@ -364,7 +363,7 @@ fn add_stage(flow: &mut Flow, number: usize, random: &mut Random) -> bool {
     let columns = columns_of(flow, &stage.inputs);
     if !columns.is_empty() {
         let other = random.pick(&names);
-        if random.one_in(5) && other != input && columns_of(flow, &[other.clone()]) == columns {
+        if random.one_in(5) && other != input && columns_of(flow, std::slice::from_ref(&other)) == columns {
             stage.inputs.push(other);
         }
         stage.op = op(flow, &stage.inputs, &columns, random);
@@ -386,7 +385,7 @@ fn op(flow: &Flow, inputs: &[String], columns: &[String], random: &mut Random) -
         ops.extend([Op::Row, Op::Keywords, Op::Value, Op::Spread, Op::Keep, total, total, total]);
     }
     let named = inputs.len() == 1 && has_ids(flow, &inputs[0]);
-    if is_built(Feature::Files) && named && random.one_in(3) {
+    if named && random.one_in(4) {
         ops.extend([Op::Make, Op::Make]);
     }
     random.pick(&ops)

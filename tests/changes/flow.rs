@@ -5,32 +5,6 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
-/// What another branch of the work is to bring; what needs it is made up only once it is in [`BUILT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Feature {
-    /// Code counts as far as a function reaches, comments and docstrings never.
-    Code,
-    /// `files:` of a stage.
-    Files,
-    /// `profiles:` and `--profile`.
-    Profiles,
-    /// `plan --out FILE` with all keys.
-    Keys,
-    /// `zip` sources.
-    Sweeps,
-    /// `python` and `command` sources.
-    Sources,
-}
-
-/// What there is.
-pub const BUILT: &[Feature] =
-    &[Feature::Code, Feature::Files, Feature::Profiles, Feature::Keys, Feature::Sweeps, Feature::Sources];
-
-/// Whether it is there.
-pub fn is_built(feature: Feature) -> bool {
-    BUILT.contains(&feature)
-}
-
 /// A row: columns by name.
 pub type Row = BTreeMap<String, Cell>;
 
@@ -252,7 +226,7 @@ impl Flow {
     }
 
     fn comment(&self) -> String {
-        if self.talk % 2 == 0 { String::new() } else { format!("    # {} words more\n", self.talk) }
+        if self.talk.is_multiple_of(2) { String::new() } else { format!("    # {} words more\n", self.talk) }
     }
 }
 
@@ -296,7 +270,7 @@ impl Source {
     }
 
     fn columns(&self) -> BTreeMap<&String, Vec<Json>> {
-        let names = self.rows.first().map(|row| row.keys().collect()).unwrap_or_else(Vec::new);
+        let names = self.rows.first().map(|row| row.keys().collect::<Vec<_>>()).unwrap_or_default();
         names.into_iter().map(|name| (name, self.rows.iter().map(|row| row[name].shown()).collect())).collect()
     }
 

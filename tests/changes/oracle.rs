@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use crate::flow::{Cell, Feature, Flow, Kind, Op, Row, Source, Stage, is_built};
+use crate::flow::{Cell, Flow, Kind, Op, Row, Source, Stage};
 
 /// A row on its way.
 #[derive(Debug, Clone)]
@@ -41,15 +41,20 @@ pub struct Foretold {
 
 impl Foretold {
     /// What tells the items with these keys apart from others: without a key those with equal inputs are
-    /// interchangeable, and where keys are not unique, so are all.
-    pub fn identities<'a>(&'a self, keys: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
+    /// interchangeable, and where keys are not unique, so are all. Those that are `loose` are left out.
+    pub fn identities<'a>(
+        &'a self,
+        keys: impl IntoIterator<Item = &'a String>,
+        loose: &BTreeSet<&str>,
+    ) -> Vec<&'a str> {
         let unique: BTreeSet<&String> = self.items.iter().map(|item| &item.key).collect();
         let identity = |key: &'a String| match self.items.iter().find(|item| item.key == *key) {
             Some(item) if !self.keyed && unique.len() == self.items.len() => item.input.as_str(),
             Some(_) if !self.keyed => "",
             _ => key.as_str(),
         };
-        let mut identities: Vec<&str> = keys.into_iter().map(identity).collect();
+        let is_firm = |identity: &&str| !loose.contains(identity) && (loose.is_empty() || !identity.is_empty());
+        let mut identities: Vec<&str> = keys.into_iter().map(identity).filter(is_firm).collect();
         identities.sort_unstable();
         identities
     }
@@ -125,11 +130,10 @@ fn seen(stage: &Stage, row: &Row) -> String {
 
 fn version(flow: &Flow, stage: &Stage) -> String {
     let by = stage.by.unwrap_or(flow.param());
-    let code = match (stage.op.is_python(), is_built(Feature::Code)) {
-        (false, _) => String::new(),
-        (true, true) => format!("{} {} {}", stage.code.scale, stage.code.shift, flow.shared),
-        // The whole module, and nothing else.
-        (true, false) => format!("{:?} {}", stage.code, flow.talk),
+    // What the function reaches, and nothing else.
+    let code = match stage.op.is_python() {
+        true => format!("{} {} {}", stage.code.scale, stage.code.shift, flow.shared),
+        false => String::new(),
     };
     // Arguments count by value, expressions and templates as they are written too.
     let written = !stage.op.is_python() && stage.by.is_none();
@@ -277,6 +281,15 @@ impl Memory {
         others.into_iter().filter(|item| !takes(item)).collect()
     }
 
+    /// Inputs of items without a key that may be given outcomes of others: whether before or after these others took
+    /// them is a matter of which batch is looked up first.
+    pub fn loose<'a>(&self, stage: &'a Foretold) -> BTreeSet<&'a str> {
+        let known = self.known.get(&(stage.name.clone(), stage.version.clone()));
+        let (Some(known), false) = (known, stage.keyed) else { return BTreeSet::new() };
+        let is_loose = |item: &&Item| known.get(&item.input).is_some_and(|origins| !origins.contains(&item.origin));
+        stage.items.iter().filter(is_loose).map(|item| item.input.as_str()).collect()
+    }
+
     /// Whether the item's file is there, in its full size, and nobody else has written over it.
     fn has_made(&self, stage: &Foretold, item: &Item) -> bool {
         item.makes.as_ref().is_none_or(|(path, content)| {
@@ -296,6 +309,28 @@ impl Memory {
             known.entry(item.input.clone()).or_default().insert(item.origin.clone());
             if let Some((path, content)) = &item.makes {
                 self.made.insert(path.clone(), (content.len(), maker(stage, &item)));
+            }
+        }
+    }
+
+    /// Only what the items of these stages have now is kept.
+    pub fn collect(&mut self, stages: &[Foretold]) {
+        let mut all = std::mem::take(&mut self.known);
+        for stage in stages {
+            let place = (stage.name.clone(), stage.version.clone());
+            let mut known = all.remove(&place).unwrap_or_default();
+            let kept = self.known.entry(place).or_default();
+            let mut others = Vec::new();
+            for Item { input, origin, .. } in &stage.items {
+                match known.get_mut(input).and_then(|origins| origins.take(origin)) {
+                    Some(own) => _ = kept.entry(input.clone()).or_default().insert(own),
+                    None => others.push(input),
+                }
+            }
+            for input in others {
+                if let Some(other) = known.get_mut(input).and_then(BTreeSet::pop_first) {
+                    kept.entry(input.clone()).or_default().insert(other);
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use crate::edits::{self, Edit};
 use crate::env::*;
-use crate::flow::{Feature, Flow, is_built};
+use crate::flow::Flow;
 use crate::oracle::{Foretold, Item, Memory, foretell};
 use crate::random::Random;
 
@@ -22,46 +22,38 @@ type Keys = BTreeMap<String, Vec<String>>;
 #[derive(Debug)]
 struct Promise {
     stage: String,
-    certain: u64,
-    /// Keys of the certain: a few, or all.
-    keys: Vec<String>,
+    certain: Vec<String>,
     /// `None`: nobody knows how many.
     possible: Option<u64>,
 }
 
 impl Promise {
-    /// A stage of `plan --json`.
-    fn new(stage: &Json) -> Promise {
-        let samples = stage["samples"].as_object().expect("samples").values();
-        let samples = samples.flat_map(|keys| keys.as_array().expect("keys"));
-        // What changed stands behind the key.
-        let key = |sample: &Json| text(sample).split(" (").next().unwrap_or_default().to_string();
-        let known = |possible: &u64| *possible == 0 || stage["total_known"] != false;
-        Promise {
-            stage: text(&stage["name"]),
-            certain: number(&stage["due"]),
-            keys: samples.map(key).collect(),
-            possible: Some(number(&stage["possible"])).filter(known),
+    /// A stage of `plan --json`, and of `plan --out`.
+    fn new(told: &Json, listed: &Json) -> Promise {
+        assert_eq!(told["name"], listed["name"]);
+        let keys: Vec<String> = listed["due"].as_array().expect("keys").iter().map(text).collect();
+        assert_eq!(number(&told["due"]), keys.len() as u64, "{told} and {listed}");
+        let samples = told["samples"].as_object().expect("samples").values();
+        for sample in samples.flat_map(|keys| keys.as_array().expect("keys")) {
+            // What changed stands behind the key.
+            let key = text(sample).split(" (").next().unwrap_or_default().to_string();
+            assert!(keys.contains(&key), "{told} and {listed}");
         }
-    }
-
-    /// All keys of the certain, as `plan --out` lists them.
-    fn list(&mut self, keys: Vec<String>) {
-        assert_eq!(self.certain, keys.len() as u64, "{self:?} and {keys:?}");
-        assert!(self.keys.iter().all(|key| keys.contains(key)), "{self:?} and {keys:?}");
-        self.keys = keys;
+        let known = |possible: &u64| *possible == 0 || told["total_known"] != false;
+        let possible = Some(number(&told["possible"])).filter(known);
+        Promise { stage: text(&told["name"]), certain: keys, possible }
     }
 
     fn is_empty(&self) -> bool {
-        self.certain == 0 && self.possible == Some(0)
+        self.certain.is_empty() && self.possible == Some(0)
     }
 
     /// The certain are among those that ran, and those among the certain and the possible.
-    fn holds(&self, stage: &Foretold, executed: &[String]) {
-        let ran = executed.len() as u64;
-        let is_true = is_within(&stage.identities(&self.keys), &stage.identities(executed));
-        assert!(self.certain <= ran && is_true, "{self:?}, but {executed:?} ran");
-        assert!(self.possible.is_none_or(|possible| ran <= self.certain + possible), "{self:?}, but {executed:?} ran");
+    fn holds(&self, stage: &Foretold, loose: &BTreeSet<&str>, executed: &[String]) {
+        let (certain, ran) = (stage.identities(&self.certain, loose), stage.identities(executed, loose));
+        assert!(is_within(&certain, &ran), "{self:?}, but {executed:?} ran");
+        let most = self.possible.filter(|_| loose.is_empty()).map(|possible| self.certain.len() as u64 + possible);
+        assert!(most.is_none_or(|most| executed.len() as u64 <= most), "{self:?}, but {executed:?} ran");
     }
 }
 
@@ -73,7 +65,7 @@ struct Trial {
     earlier: Vec<Flow>,
     memory: Memory,
     written: BTreeMap<String, String>,
-    runs: u32,
+    fresh_runs: u32,
     /// For whoever has to find out why it failed.
     story: Vec<String>,
 }
@@ -97,20 +89,19 @@ impl Trial {
             earlier: Vec::new(),
             memory: Memory::default(),
             written: BTreeMap::new(),
-            runs: 0,
-            story: vec![format!("seed {seed}")],
+            fresh_runs: 0,
+            story: vec![format!("BPP_TEST_SEED={seed} BPP_TEST_CASES={EDITS}, with these edits:")],
         }
     }
 
-    /// Runs the workflow as it is, then edits it again and again. `all`: compares each time with a run from nothing.
+    /// Runs the workflow as it is, then edits it again and again.
     fn go(&mut self, edits: u64) {
         self.write();
         self.check(false);
         for _ in 0..edits {
             let edit = self.edit();
             self.write();
-            let partly = !edit.is_idle() && self.random.one_in(6);
-            if partly {
+            if !edit.is_idle() && self.random.one_in(6) {
                 self.run_partly();
             }
             self.check(edit.is_idle());
@@ -121,7 +112,7 @@ impl Trial {
         self.earlier.push(self.flow.clone());
         let edit = loop {
             let edit = Edit::any(&mut self.random);
-            if self.is_done_by_us(edit) || edit.apply(&mut self.flow, &mut self.random) {
+            if self.is_done_here(edit) || edit.apply(&mut self.flow, &mut self.random) {
                 break edit;
             }
         };
@@ -129,26 +120,41 @@ impl Trial {
         edit
     }
 
-    /// Edits that need more than the workflow.
-    fn is_done_by_us(&mut self, edit: Edit) -> bool {
+    /// Edits that need more than the workflow; `false`: it is none of these, or cannot be done now.
+    fn is_done_here(&mut self, edit: Edit) -> bool {
         match edit {
             Edit::Undo => self.flow = self.random.pick(&self.earlier),
-            Edit::Unmake | Edit::Cut => {
-                let paths: Vec<String> = self.memory.made.keys().cloned().collect();
-                if paths.is_empty() {
-                    return false;
-                }
-                let path = self.random.pick(&paths);
-                let (size, _) = self.memory.made.get_mut(&path).expect("a path of it");
-                *size = 0;
-                if edit == Edit::Unmake {
-                    let _ = fs::remove_file(self.env.path(&path));
-                } else {
-                    self.env.write(&path, "");
-                }
-            }
+            Edit::Unmake | Edit::Cut => return self.harm_a_file(edit == Edit::Unmake),
+            Edit::Collect => return self.collect(),
             _ => return false,
         }
+        true
+    }
+
+    fn harm_a_file(&mut self, remove: bool) -> bool {
+        let paths: Vec<String> = self.memory.made.keys().cloned().collect();
+        if paths.is_empty() {
+            return false;
+        }
+        let path = self.random.pick(&paths);
+        self.memory.made.get_mut(&path).expect("a path of it").0 = 0;
+        if remove {
+            let _ = fs::remove_file(self.env.path(&path));
+        } else {
+            self.env.write(&path, "");
+        }
+        true
+    }
+
+    /// What stays where there are failures, or nothing to keep, is not foretold.
+    fn collect(&mut self) -> bool {
+        let foretold = foretell(&self.flow, usize::MAX);
+        let is_plain = |stage: &Foretold| !stage.items.is_empty() && stage.items.iter().all(|item| !item.failed);
+        if !foretold.iter().all(is_plain) {
+            return false;
+        }
+        self.command(&["store", "gc"]).exits(0);
+        self.memory.collect(&foretold);
         true
     }
 
@@ -173,11 +179,14 @@ impl Trial {
     fn check(&mut self, idle: bool) {
         let promises = self.plan();
         let foretold = foretell(&self.flow, usize::MAX);
-        let executed = self.run(&[], &foretold);
+        let ticket = self.env.path("plan.json");
+        let ticket = if self.random.one_in(4) { vec!["--plan", ticket.to_str().expect("text")] } else { Vec::new() };
+        let loose: Vec<BTreeSet<&str>> = foretold.iter().map(|stage| self.memory.loose(stage)).collect();
+        let executed = self.run(&ticket, &foretold);
         for promise in &promises {
-            let stage = foretold.iter().find(|stage| stage.name == promise.stage).expect("a stage");
+            let at = foretold.iter().position(|stage| stage.name == promise.stage).expect("a stage");
             let executed = executed.get(&promise.stage).map(Vec::as_slice).unwrap_or_default();
-            promise.holds(stage, executed);
+            promise.holds(&foretold[at], &loose[at], executed);
             assert!(!idle || executed.is_empty() && promise.is_empty(), "nothing may be due: {promise:?}");
         }
         for promise in self.plan() {
@@ -192,18 +201,23 @@ impl Trial {
     /// A run of a part, before all is looked at.
     fn run_partly(&mut self) {
         let mut foretold = foretell(&self.flow, usize::MAX);
-        if self.random.one_in(2) {
-            let limit = self.random.below(3) as usize + 1;
-            self.story.push(format!("  run --limit {limit}"));
-            foretold = foretell(&self.flow, limit);
-            self.run(&["--limit", &limit.to_string()], &foretold);
-        } else {
-            let stage = self.random.pick(&self.flow.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>());
-            self.story.push(format!("  run --stage {stage}"));
-            let wanted = self.with_ancestors(&stage);
-            foretold.retain(|foretold| wanted.contains(&foretold.name));
-            self.run(&["--stage", &stage], &foretold);
-        }
+        let options = match self.random.below(5) {
+            0 | 1 => {
+                let limit = self.random.below(3) as usize + 1;
+                foretold = foretell(&self.flow, limit);
+                format!("--limit {limit}")
+            }
+            2 | 3 => {
+                let stages: Vec<String> = foretold.iter().map(|stage| stage.name.clone()).collect();
+                let stage = self.random.pick(&stages);
+                let wanted = self.with_ancestors(&stage);
+                foretold.retain(|foretold| wanted.contains(&foretold.name));
+                format!("--stage {stage}")
+            }
+            _ => "--fresh".to_string(),
+        };
+        self.story.push(format!("  run {options}"));
+        self.run(&options.split(' ').collect::<Vec<_>>(), &foretold);
     }
 
     fn with_ancestors(&self, stage: &str) -> BTreeSet<String> {
@@ -227,10 +241,12 @@ impl Trial {
         let names: BTreeSet<&String> = foretold.iter().map(|stage| &stage.name).collect();
         assert!(executed.keys().all(|name| names.contains(name)), "only {names:?}: {executed:?}");
         for stage in foretold {
-            let due: Vec<&Item> = self.memory.due(stage);
+            let due: Vec<&Item> =
+                if options.contains(&"--fresh") { stage.items.iter().collect() } else { self.memory.due(stage) };
             let ran = executed.get(&stage.name).map(Vec::as_slice).unwrap_or_default();
-            let expected = stage.identities(due.iter().map(|item| &item.key));
-            assert_eq!(expected, stage.identities(ran), "what is due, and what ran of {}: {ran:?}", stage.name);
+            let loose = self.memory.loose(stage);
+            let expected = stage.identities(due.iter().map(|item| &item.key), &loose);
+            assert_eq!(expected, stage.identities(ran, &loose), "what is due, and what ran of {}: {ran:?}", stage.name);
             self.memory.learn(stage, ran);
         }
         executed
@@ -238,20 +254,11 @@ impl Trial {
 
     fn plan(&self) -> Vec<Promise> {
         let out = self.env.path("plan.json");
-        let mut args = vec!["plan", "--json"];
-        if is_built(Feature::Keys) {
-            args.extend(["--out", out.to_str().expect("text")]);
-        }
-        let told = self.command(&args).exits(0).json();
-        let mut promises: Vec<Promise> = told["stages"].as_array().expect("stages").iter().map(Promise::new).collect();
-        if is_built(Feature::Keys) {
-            let listed: Json = serde_json::from_slice(&fs::read(out).expect("a plan")).expect("JSON");
-            for (promise, listed) in promises.iter_mut().zip(listed["stages"].as_array().expect("stages")) {
-                assert_eq!(promise.stage, text(&listed["name"]));
-                promise.list(listed["due"].as_array().expect("keys").iter().map(text).collect());
-            }
-        }
-        promises
+        let told = self.command(&["plan", "--json", "--out", out.to_str().expect("text")]).exits(0).json();
+        let listed: Json = serde_json::from_slice(&fs::read(out).expect("a plan")).expect("JSON");
+        let [told, listed] = [&told, &listed].map(|plan| plan["stages"].as_array().expect("stages"));
+        assert_eq!(told.len(), listed.len());
+        told.iter().zip(listed).map(|(told, listed)| Promise::new(told, listed)).collect()
     }
 
     /// Outputs are what is foretold, and `results` says the same.
@@ -267,8 +274,8 @@ impl Trial {
     }
 
     fn compare_with_fresh_run(&mut self) {
-        self.runs += 1;
-        let (state, out) = (format!("fresh-state-{}", self.runs), format!("out=fresh-{}", self.runs));
+        self.fresh_runs += 1;
+        let (state, out) = (format!("fresh-state-{}", self.fresh_runs), format!("out=fresh-{}", self.fresh_runs));
         let run = self.command(&["run", "--state", &state, "--param", &out]);
         assert!(matches!(run.code, Some(0 | 100)), "{}", run.all());
         for stage in &self.flow.stages {
