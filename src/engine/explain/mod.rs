@@ -376,7 +376,7 @@ impl<'a> Survey<'a> {
 
     /// Tells the stages that follow of items without rows as yet.
     fn send_nothing(&mut self, stage: usize, blocked: u64, possible: u64) {
-        let unknown = self.plan.stages[stage].changes_count();
+        let unknown = self.plan.stages[stage].changes_count() || !self.stages[stage].report.total_known;
         for consumer in self.consumers(Input::Stage(stage)) {
             self.stages[consumer].report.total_known &= !unknown;
             self.stages[consumer].behind(blocked, possible);
