@@ -311,6 +311,10 @@ impl Memory {
                 self.made.insert(path.clone(), (content.len(), maker(stage, &item)));
             }
         }
+        // What an item was given of others is its own from now on.
+        for item in &stage.items {
+            known.entry(item.input.clone()).or_default().insert(item.origin.clone());
+        }
     }
 
     /// Only what the items of these stages have now is kept.
