@@ -39,14 +39,8 @@ impl Identifier {
     /// Makes room for that many rows: as many as there were when the source was last read.
     #[must_use]
     pub fn expecting(mut self, rows: u64) -> Identifier {
-        let rows = rows as usize;
-        if self.key.is_empty() {
-            self.seen.once.reserve(rows, |h| *h);
-        } else {
-            self.seen.keys.reserve(rows);
-            self.seen.rows.reserve(rows);
-            self.seen.places.reserve(rows, |_| unreachable!("nothing to move yet"));
-        }
+        let keyed = !self.key.is_empty();
+        self.seen.shards.par_iter_mut().for_each(|shard| shard.reserve(rows as usize / SHARDS, keyed));
         self
     }
 
@@ -61,13 +55,10 @@ impl Identifier {
     }
 
     fn by_content(&mut self, batch: ReadBatch, hashes: &[Hash]) -> RosterBatch {
-        let origins = hashes
-            .iter()
-            .map(|hash| match self.seen.count(hash.short()) {
-                0 => hash.short(),
-                n => mix(hash.short(), n),
-            })
-            .collect();
+        let mut origins: Vec<u64> = hashes.iter().map(|hash| hash.short()).collect();
+        for (i, times) in self.seen.each(&origins, |shard, _, hash| shard.count(hash)) {
+            origins[i] = mix(origins[i], times);
+        }
         let bad = batch.bad.into_iter().map(|(row, failure)| (row, row.to_string(), failure)).collect();
         let items = Items { rows: batch.rows, origins, keys: None };
         RosterBatch { items, table: batch.table, bad, digest: Hash::default() }
@@ -79,13 +70,20 @@ impl Identifier {
         let mut bad: Vec<_> =
             batch.bad.into_iter().map(|(row, failure)| (row, format!("row:{row}"), failure)).collect();
         let unreadable = bad.len();
+        let is_missing = |i: usize| keys.missing.binary_search_by_key(&i, |(at, _)| *at).is_ok();
+        let rows = &batch.rows;
+        let first_row = |shard: &mut Shard, i: usize, hash| match is_missing(i) {
+            true => None,
+            false => shard.first_row(hash, rows[i]),
+        };
+        let mut twice = self.seen.each(&keys.origins, first_row).into_iter().peekable();
         let mut missing = keys.missing.iter().peekable();
         let mut kept = Vec::with_capacity(batch.rows.len());
-        for (i, (&row, &origin)) in batch.rows.iter().zip(&keys.origins).enumerate() {
+        for (i, &row) in batch.rows.iter().enumerate() {
             if let Some((_, at)) = missing.next_if(|(missing, _)| *missing == i) {
                 let message = format!("row {row} has no key: column {:?} is empty", self.key[*at]);
                 bad.push((row, format!("row:{row}"), Failure::new(FailureKind::Input, message)));
-            } else if let Some(first) = self.seen.first_row(origin, row) {
+            } else if let Some((_, first)) = twice.next_if(|(again, _)| *again == i) {
                 let text = keys.texts.value(i);
                 let message = format!("key {text:?} stands twice: rows {first} and {row}");
                 bad.push((row, text.to_string(), Failure::new(FailureKind::Input, message)));
@@ -213,9 +211,37 @@ fn has_aside(column: &Column) -> bool {
     matches!(column, Column::Cells(_)) && (0..column.len()).any(|row| column.tag(row) == tag::ASIDE)
 }
 
-/// The hashes seen so far. One source uses either only [`Seen::count`] or only [`Seen::first_row`].
+/// Parts of what was seen, which are looked through side by side.
+const SHARDS: usize = 8;
+
+/// The hashes seen so far.
 #[derive(Default)]
 struct Seen {
+    shards: [Shard; SHARDS],
+}
+
+impl Seen {
+    /// Asks of each hash what its shard knows of it, in order; gives the answers of those that were seen before.
+    fn each(
+        &mut self,
+        hashes: &[u64],
+        ask: impl Fn(&mut Shard, usize, u64) -> Option<u64> + Sync,
+    ) -> Vec<(usize, u64)> {
+        let answers = self.shards.par_iter_mut().enumerate().flat_map_iter(|(number, shard)| {
+            // Not of the bits by which a table finds its places.
+            let own = hashes.iter().enumerate().filter(move |(_, hash)| (**hash >> 40) as usize % SHARDS == number);
+            let ask = &ask;
+            own.filter_map(move |(i, &hash)| Some((i, ask(shard, i, hash)?)))
+        });
+        let mut answers: Vec<(usize, u64)> = answers.collect();
+        answers.sort_unstable();
+        answers
+    }
+}
+
+/// A part of the hashes. One source uses either only [`Shard::count`] or only [`Shard::first_row`].
+#[derive(Default)]
+struct Shard {
     once: HashTable<u64>,
     /// Those seen more than once, and how often.
     repeated: HashMap<u64, u64>,
@@ -225,21 +251,33 @@ struct Seen {
     places: HashTable<u32>,
 }
 
-impl Seen {
-    /// How often `hash` was seen before.
-    fn count(&mut self, hash: u64) -> u64 {
+impl Shard {
+    fn reserve(&mut self, rows: usize, keyed: bool) {
+        // Hashes do not fall evenly.
+        let rows = rows + rows / 32;
+        if keyed {
+            self.keys.reserve(rows);
+            self.rows.reserve(rows);
+            self.places.reserve(rows, |_| unreachable!("nothing to move yet"));
+        } else {
+            self.once.reserve(rows, |h| *h);
+        }
+    }
+
+    /// How often `hash` was seen before, if it was.
+    fn count(&mut self, hash: u64) -> Option<u64> {
         if self.once.find(hash, |h| *h == hash).is_none() {
             self.once.insert_unique(hash, hash, |h| *h);
-            return 0;
+            return None;
         }
         let times = self.repeated.entry(hash).or_insert(0);
         *times += 1;
-        *times
+        Some(*times)
     }
 
     /// The row at which `hash` was first seen, if it was; else it is now seen at `row`.
     fn first_row(&mut self, hash: u64, row: u64) -> Option<u64> {
-        let Seen { keys, rows, places, .. } = self;
+        let Shard { keys, rows, places, .. } = self;
         if let Some(&at) = places.find(hash, |&at| keys[at as usize] == hash) {
             return Some(u64::from(rows[at as usize]));
         }
