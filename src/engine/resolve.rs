@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::made::{self, Flaw, Workshop};
+use super::selection::Selection;
 use crate::data::source::{Digests, file_digest};
 use crate::data::{Batch, Failure, FailureKind, Hash, Table, Value, row_hashes};
 use crate::plan::PlannedStage;
@@ -17,8 +18,8 @@ use crate::store::{Gathered, Hit, Segment, StoreError, View, Write};
 /// What a run is asked to do with results that are there.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// `--fresh`: no earlier result counts.
-    pub fresh: bool,
+    /// `--fresh`: of these items no earlier result counts.
+    pub fresh: Option<Selection>,
     /// `retry`: failures that match are due.
     pub retry: Option<Retry>,
 }
@@ -69,10 +70,11 @@ pub enum Verdict {
     Due(Due),
 }
 
-/// Decides for one item: what is stored for its input at the stage's version, against what is asked.
-pub fn decide(stage: &PlannedStage, stored: Option<Option<&Failure>>, policy: &Policy) -> Verdict {
+/// Decides for one item: what is stored for its input at the stage's version, against what is asked. `fresh` says that
+/// no earlier result of it counts.
+pub fn decide(stage: &PlannedStage, stored: Option<Option<&Failure>>, policy: &Policy, fresh: bool) -> Verdict {
     match stored {
-        _ if policy.fresh => Verdict::Due(Due::Fresh),
+        _ if fresh => Verdict::Due(Due::Fresh),
         None => Verdict::Due(Due::NoResult),
         Some(None) => Verdict::Done,
         Some(Some(failure)) => match failure.kind {
@@ -167,7 +169,7 @@ impl Resolver {
             inputs.iter_mut().for_each(|input| *input = Hash::of_parts([&input.0[..], &shared.0]));
         }
         let hits = match &self.view {
-            Some(view) if !view.is_empty() && !self.policy.fresh => {
+            Some(view) if !view.is_empty() && !self.policy.fresh.as_ref().is_some_and(Selection::is_all) => {
                 view.lookup(&batch.items, &inputs, self.stage.keyed)?
             }
             _ => vec![None; batch.len()],
@@ -176,7 +178,8 @@ impl Resolver {
         let mut done = Vec::new();
         for (i, hit) in hits.into_iter().enumerate() {
             let i = i as u32;
-            match (decide(&self.stage, hit.as_ref().map(Hit::failure), &self.policy), hit) {
+            let fresh = self.policy.fresh.as_ref().is_some_and(|fresh| fresh.covers(&batch.items, i as usize));
+            match (decide(&self.stage, hit.as_ref().map(Hit::failure), &self.policy, fresh), hit) {
                 (Verdict::Done, Some(hit)) => done.push((i, hit)),
                 (Verdict::Failed, Some(hit)) => resolved.failed.push((i, hit)),
                 (Verdict::Due(due), _) => resolved.due.push((i, due)),

@@ -260,7 +260,8 @@ fn capacity(replay: &Replay, selected: &[bool], options: &RunOptions) -> usize {
 
 /// What to do with results that are there.
 pub fn policy(options: &RunOptions) -> Policy {
-    Policy { fresh: options.fresh, retry: options.retry.clone() }
+    let fresh = options.fresh.then(|| Selection::new(&options.items, &options.rows));
+    Policy { fresh, retry: options.retry.clone() }
 }
 
 struct Crew {

@@ -222,3 +222,19 @@ fn gc_keeps_the_last_results_of_code_that_has_changed_since() {
     env.write("f.py", CODE);
     env.run(&["plan", "--check"]).exits(0);
 }
+
+#[test]
+fn only_what_is_selected_is_run_afresh() {
+    let env = flow(6);
+    env.run(&["run"]).exits(0);
+    let plan = env.run(&["plan", "--json", "--fresh", "--item", "c3"]).exits(0).json();
+    counts(&stage_of(&plan, "measure"), &[("done", 5), ("due", 1)]);
+    let summary = env.run_json(&["--fresh", "--item", "c3"], 0);
+    for (stage, ran) in [("measure", 1), ("kept", 1), ("total", 0)] {
+        counts(&stage_of(&summary, stage), &[("ran", ran)]);
+    }
+    env.run(&["plan", "--check"]).exits(0);
+    assert_eq!(env.rows("total").len(), 2);
+    counts(&stage_of(&env.run_json(&["--fresh", "--stage", "measure"], 0), "measure"), &[("ran", 6)]);
+    env.run(&["plan", "--check"]).exits(0);
+}
