@@ -182,7 +182,7 @@ fn hash_rows(table: &Table) -> Vec<Hash> {
         .collect()
 }
 
-/// The hash of all that a batch tells: column names, rows, cells (those set aside too), keys, bad rows.
+/// The hash of all that a batch tells: column names, rows, cells (those set aside too), who the rows are, bad rows.
 fn digest(batch: &RosterBatch, hashes: &[Hash]) -> Hash {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
@@ -194,6 +194,8 @@ fn digest(batch: &RosterBatch, hashes: &[Hash]) -> Hash {
     part(&rows);
     let hashes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
     part(&hashes);
+    let origins: Vec<u8> = batch.items.origins.iter().flat_map(|origin| origin.to_le_bytes()).collect();
+    part(&origins);
     for column in batch.table.columns().iter().filter(|c| has_aside(c)) {
         let mut cells = Vec::new();
         (0..column.len()).for_each(|row| column.encode_cell(row, &mut cells));

@@ -16,6 +16,7 @@ use super::selection::Selection;
 use super::versions::{Numbers, add_accepted};
 use crate::data::Hash;
 use crate::plan::PlannedStage;
+use crate::spec::model::Verb;
 use crate::store::{Gathered, Hit, OpenOptions, Segment, Store, View, Write};
 
 /// What was accepted of a stage.
@@ -90,7 +91,9 @@ impl<'a> Accepting<'a> {
         let _ = replay.resolved_by(&resolver, &mut |flow| {
             Selection::strike_out(missing, &flow.batch.items);
             self.report.done += flow.resolved.done;
-            self.report.possible += flow.possible;
+            // What a reduce has to do without is no item of it.
+            let grouped = matches!(self.stage.verb, Verb::Reduce { .. });
+            self.report.possible += if grouped { 0 } else { flow.possible };
             self.take(&replay.store, &flow)?;
             Ok(ControlFlow::Continue(()))
         })?;

@@ -12,13 +12,13 @@ use super::api::{Flow, RunOptions};
 use super::dispatcher::End;
 use super::events::{Counts, Event, FailureGroup, RunRecord, RunState, RunSummary, StageSummary};
 use super::made;
-use super::replay::Replay;
+use super::replay::{Replay, StageFlow};
 use super::resolve::limit_of;
 use super::stage::{Gate, StageRun};
 use super::versions::{add_accepted, made_by};
 use crate::data::{FailureKind, Hash, Secrets, source};
-use crate::plan::PlannedStage;
-use crate::spec::model::Input;
+use crate::plan::{Plan, PlannedStage};
+use crate::spec::model::{Input, Verb};
 use crate::store::Write;
 
 /// How often a run's record is brought up to date.
@@ -61,6 +61,12 @@ impl Settled {
 
 fn limits_of(stage: &PlannedStage) -> [Option<u64>; 2] {
     [FailureKind::Timeout, FailureKind::Memory].map(|kind| limit_of(stage, kind))
+}
+
+/// Whether sources and versions alone say that there is nothing to do: not where items have further files of their own.
+pub fn can_be_settled(plan: &Plan, selected: &[bool]) -> bool {
+    let stages = plan.stages.iter().filter(|stage| selected[stage.index]);
+    stages.flat_map(|stage| &stage.settings.deps).all(|template| !template.names().per_item())
 }
 
 /// Whether the sources that stages read are, byte for byte, what the last complete reading saw.
@@ -212,6 +218,9 @@ impl Books {
     /// # Errors
     /// When a source or the store cannot be read.
     pub fn is_settled(&mut self, replay: &Replay) -> Result<bool, EngineError> {
+        if !can_be_settled(&replay.plan, &self.selected) {
+            return Ok(false);
+        }
         let states = replay.states()?;
         let mut settled = vec![None; states.len()];
         for index in (0..states.len()).filter(|&s| self.selected[s]) {
@@ -249,8 +258,12 @@ impl Books {
             });
         }
         let complete: Vec<bool> = self.selected.clone();
-        summary.outputs = super::outputs::write(replay, self.id(), &complete, events)?;
-        self.finish(replay, summary, None, events)
+        let mut end = None;
+        match super::outputs::write(replay, self.id(), &complete, events) {
+            Ok(written) => summary.outputs = written,
+            Err(error) => end = Some(self.broken(&mut summary, error)),
+        }
+        self.finish(replay, summary, end, events)
     }
 
     /// Closes the books: merges what is small, writes outputs, notes what is settled.
@@ -261,7 +274,7 @@ impl Books {
         mut self,
         replay: &Replay,
         stages: &[StageRun],
-        end: Option<End>,
+        mut end: Option<End>,
         events: &Sender<Event>,
     ) -> Result<RunSummary, EngineError> {
         let since = self.noted.elapsed().as_secs_f64();
@@ -274,7 +287,10 @@ impl Books {
             replay.store.tidy()?;
             let complete = self.complete(replay, stages);
             self.note_settled(replay, stages, &complete)?;
-            summary.outputs = super::outputs::write(replay, self.id(), &complete, events)?;
+            match super::outputs::write(replay, self.id(), &complete, events) {
+                Ok(written) => summary.outputs = written,
+                Err(error) => end = Some(self.broken(&mut summary, error)),
+            }
             if self.whole {
                 for stage in chosen {
                     self.note_made(replay, stage.planned.index, stage.counts.done, &stage.accepted)?;
@@ -294,6 +310,12 @@ impl Books {
         self.recount(replay)?;
         let summary = self.summary(None, Vec::new(), Vec::new());
         self.finish(replay, summary, None, events)
+    }
+
+    /// The run ends so: its account is kept all the same.
+    fn broken(&self, summary: &mut RunSummary, error: EngineError) -> End {
+        summary.reason = Some(self.secrets.hide(&error.to_string()).into_owned());
+        End::Broken(error)
     }
 
     fn note_made(
@@ -317,7 +339,10 @@ impl Books {
         for (at, stage) in chosen.into_iter().enumerate() {
             let mut counts = Counts { ran: self.record.stages[at].1.ran, total_known: true, ..Counts::default() };
             let mut accepted = Vec::new();
+            let grouped = matches!(replay.plan.stages[stage].verb, Verb::Reduce { .. });
             let _ = replay.resolved(stage, &mut |flow| {
+                // What a reduce had to do without is no item of it.
+                let flow = if grouped { StageFlow { blocked: 0, possible: 0, ..flow } } else { flow };
                 counts.total += flow.batch.len() as u64 + flow.blocked + flow.possible;
                 counts.done += flow.resolved.done;
                 add_accepted(&mut accepted, &flow.resolved.accepted);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::EngineError;
 use super::groups::{self, Groups};
-use super::resolve::{Policy, Resolved, Resolver, with_input_number};
+use super::resolve::{Policy, Resolved, Resolver, Turns, with_input_number};
 use super::shared;
 use crate::data::{Batch, Hash, Items, Table};
 use crate::plan::{Plan, PlannedStage};
@@ -148,6 +148,7 @@ impl Replay {
             checks_files: self.checks_files,
             workshop: None,
             shared: shared::united(&shared::contents(self, &self.plan.stages[stage])?),
+            turns: Turns::default(),
         })
     }
 

@@ -3,8 +3,9 @@
 //! [`decide`] is the one place that says whether an item runs. `run`, `plan`, `retry`, `results` and `status` all
 //! fold its answers.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::made::{self, Flaw, Workshop};
 use super::selection::Selection;
@@ -139,6 +140,27 @@ pub struct Resolver {
     pub workshop: Option<Arc<Workshop>>,
     /// The content of the rows that the stage shares, part of what each item sees.
     pub shared: Option<Hash>,
+    /// Batches that are looked up in turn.
+    pub turns: Turns,
+}
+
+/// Work on batches that must be done in their order, whoever gets ready first.
+#[derive(Default)]
+pub struct Turns(Mutex<(u64, BTreeMap<u64, Turn>)>);
+
+type Turn = Box<dyn FnOnce() + Send>;
+
+impl Turns {
+    /// Does `work` when all that has a lower `number` is done; numbers begin with 0 and none is left out.
+    fn take(&self, number: u64, work: Turn) {
+        let mut turns = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (next, waiting) = &mut *turns;
+        waiting.insert(number, work);
+        while let Some(work) = waiting.remove(next) {
+            *next += 1;
+            work();
+        }
+    }
 }
 
 /// What is told of how an item was run: attempts, seconds of the last one, bytes of memory that it held at most, and
@@ -158,6 +180,23 @@ impl Resolver {
     pub fn resolve(&self, batch: &Batch, first_index: u64) -> Result<Resolved, StoreError> {
         let inputs = self.inputs(batch, first_index);
         self.resolve_known(batch, inputs)
+    }
+
+    /// Looks up batch `number` of the stage and hands it on. Where an item may be given the result of another, it
+    /// matters which comes first: then batches are looked up one after the other.
+    pub fn resolve_in_turn(
+        self: &Arc<Self>,
+        batch: Batch,
+        (number, first_index): (u64, u64),
+        hand_on: impl FnOnce(&Resolver, Batch, Result<Resolved, StoreError>) + Send + 'static,
+    ) {
+        let inputs = self.inputs(&batch, first_index);
+        let resolver = self.clone();
+        let work = move || {
+            let resolved = resolver.resolve_known(&batch, inputs);
+            hand_on(&resolver, batch, resolved);
+        };
+        if self.stage.keyed || !self.may_have_results() { work() } else { self.turns.take(number, Box::new(work)) }
     }
 
     /// As [`Resolver::resolve`], with the input hashes known already.

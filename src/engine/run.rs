@@ -19,7 +19,7 @@ use super::groups::GroupRows;
 use super::made::{self, Workshop};
 use super::prepare::{Preparer, RowsOf};
 use super::replay::{self, Replay, Sources};
-use super::resolve::{Policy, Resolver};
+use super::resolve::{Policy, Resolver, Turns};
 use super::selection::Selection;
 use super::shared;
 use super::stage::{Arrival, StageRun};
@@ -332,19 +332,21 @@ impl Helpers for Crew {
         let stage = stage.planned.index;
         rayon::spawn(move || {
             let Lookup { batch, number, first_index, follows, permit } = lookup;
-            let message = match resolver.resolve(&batch, first_index) {
-                Ok(resolved) => {
-                    // Before the run can hear of these items, and end.
-                    for write in resolver.adopt(&batch, &resolved.borrowed) {
-                        let permit = Some(budget.overdraw(batch.bytes()));
-                        let _ = writer.send(Entry { write, receipt: None, permit, made: Vec::new() });
+            resolver.resolve_in_turn(batch, (number, first_index), move |resolver, batch, resolved| {
+                let message = match resolved {
+                    Ok(resolved) => {
+                        // Before the run can hear of these items, and end.
+                        for write in resolver.adopt(&batch, &resolved.borrowed) {
+                            let permit = Some(budget.overdraw(batch.bytes()));
+                            let _ = writer.send(Entry { write, receipt: None, permit, made: Vec::new() });
+                        }
+                        let arrival = Arrival { batch, resolved, first_index, follows, permit };
+                        Message::Resolved { stage, number, arrival: Box::new(arrival) }
                     }
-                    let arrival = Arrival { batch, resolved, first_index, follows, permit };
-                    Message::Resolved { stage, number, arrival: Box::new(arrival) }
-                }
-                Err(error) => Message::Broken(error.into()),
-            };
-            let _ = inbox.send(message);
+                    Err(error) => Message::Broken(error.into()),
+                };
+                let _ = inbox.send(message);
+            });
         });
     }
 
@@ -384,6 +386,7 @@ impl Helpers for Crew {
             checks_files: true,
             workshop: self.workshop.clone(),
             shared: stage.shared,
+            turns: Turns::default(),
         }));
         stage.preparer = Some(self.preparer(stage, None));
         Ok(())

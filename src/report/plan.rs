@@ -57,8 +57,12 @@ fn reasons(out: &mut String, stage: &StagePlan, plan: &[StagePlan], style: Style
         words.push(format!("{} to run{}", grouped(stage.due), about(stage.seconds)));
     }
     if stage.possible > 0 {
-        let up_to = format!("up to {}{} possible", grouped(stage.possible), if stage.due > 0 { " more" } else { "" });
-        words.push(format!("{up_to}, behind {}{}", behind(stage, plan), about(stage.possible_seconds)));
+        let more = if stage.due > 0 { " more" } else { "" };
+        let possible = match stage.total_known {
+            true => format!("up to {}{more} possible", grouped(stage.possible)),
+            false => format!("{} or more{more} possible", grouped(stage.possible)),
+        };
+        words.push(format!("{possible}, behind {}{}", behind(stage, plan), about(stage.possible_seconds)));
     }
     out.push_str(&format!("\n{}: {}\n", style.paint(Tint::Bold, &stage.name), words.join("; ")));
     stage.changes.iter().for_each(|change| out.push_str(&format!("  {change}\n")));
@@ -131,7 +135,9 @@ fn explained(samples: &[String], of: u64) -> String {
 
 /// The key is quoted, the change behind it stays as it is.
 fn quote_key(sample: &str) -> String {
-    let change = sample.find('→').and_then(|arrow| sample[..arrow].rfind(" ("));
+    let tells = |at: &usize| ["→", "content of ", "other rows of "].iter().any(|told| sample[*at..].contains(told));
+    let change = sample.rfind(" (").filter(|at| sample.ends_with(')') && tells(at));
+    let change = sample.find('→').and_then(|arrow| sample[..arrow].rfind(" (")).or(change);
     match change {
         Some(at) => format!("{}{}", shell_quote(&sample[..at]), &sample[at..]),
         None => shell_quote(sample),
@@ -147,7 +153,12 @@ fn conclusion(stages: &[StagePlan]) -> String {
     }
     let due = stages.iter().map(|s| s.due).sum();
     let possible: u64 = stages.iter().map(|s| s.possible).sum();
-    let more = if possible > 0 { format!(", up to {} more behind them", grouped(possible)) } else { String::new() };
+    let known = stages.iter().all(|s| s.total_known || s.possible == 0);
+    let more = match (possible, known) {
+        (0, _) => String::new(),
+        (n, true) => format!(", up to {} more behind them", grouped(n)),
+        (n, false) => format!(", {} or more behind them", grouped(n)),
+    };
     let seconds: f64 = stages.iter().filter_map(|s| s.seconds).sum();
     format!("{} to run{more}{}\n", count(due, "item"), about(Some(seconds)))
 }
@@ -196,9 +207,9 @@ mod tests {
           ~  2  input changed  'c 7' (area: 3 → 4), c9
           + 10  new            'c 1', c2, c3, …
 
-        summary: up to 3 possible, behind measure
+        summary: 3 or more possible, behind measure
 
-        12 items to run, up to 3 more behind them, about 42s
+        12 items to run, 3 or more behind them, about 42s
         ");
     }
 

@@ -193,3 +193,26 @@ fn versions_of_listed_packages_count() {
     env.write("pipeline.yaml", env.read("pipeline.yaml").replace("Fast_Grid", "fastgrid"));
     env.run(&["plan"]).exits(1).says(&["stage work", "`fastgrid` is not installed", "did you mean `fast-grid`"]);
 }
+
+#[test]
+fn modules_whose_names_are_begun_in_the_code_count() {
+    for call in [
+        "importlib.import_module('plugins.%s' % name)",
+        "importlib.import_module('plugins.{}'.format(name))",
+        "importlib.import_module('.' + name, 'plugins')",
+        "importlib.import_module('.'.join(['plugins', name]))",
+        "importlib.import_module(f'plugins.{name}')",
+        "importlib.import_module('plugins.p' + name[1:])",
+    ] {
+        let code = format!(
+            "import importlib\n\ndef work(row):\n    name = 'p' + str(row['value'])\n    return {{'y': {call}.Y}}\n"
+        );
+        let env =
+            TestEnv::with("sources: { s: { values: [1] } }\nstages: { work: { map: s, python: \"f:work\" } }\n", &code);
+        env.write("plugins/__init__.py", "");
+        env.write("plugins/p1.py", "Y = 1\n");
+        env.run(&["run"]).exits(0);
+        env.write("plugins/p1.py", "Y = 2\n");
+        assert_eq!(due(&env), 1, "{call}");
+    }
+}

@@ -374,3 +374,40 @@ fn a_store_of_a_later_version_is_refused_and_left_alone() {
         assert!(std::fs::read(&store).expect("a store") == bytes, "{command:?} changed it");
     }
 }
+
+#[test]
+fn a_key_may_come_with_other_code() {
+    let flow = |source: &str, text: &str| {
+        format!(
+            "sources: {{ s: {{ csv: s.csv{source} }} }}\nstages: {{ m: {{ map: s, assign: {{ y: \"{text}\" }} }} }}\n"
+        )
+    };
+    let env = TestEnv::with(&flow("", "item.id"), "");
+    env.write("s.csv", "id,n\n1,a\n2,b\n");
+    env.run(&["run"]).exits(0);
+    for (key, text) in [
+        (", key: id", "item.id + 1"),
+        (", key: n", "item.id + 2"),
+        (", key: [id, n]", "item.id + 3"),
+        ("", "item.id + 4"),
+    ] {
+        env.write("pipeline.yaml", flow(key, text));
+        counts(&stage_of(&env.run_json(&[], 0), "m"), &[("ran", 2)]);
+        assert_eq!(env.rows("m").len(), 2, "{key}");
+        env.run(&["plan", "--check"]).exits(0);
+    }
+}
+
+#[test]
+fn files_of_single_items_are_looked_at_though_nothing_else_has_changed() {
+    let env = TestEnv::with(
+        "sources: { s: { values: [1, 2] } }\nstages: { m: { map: s, assign: { y: \"item.value\" }, deps: [\"q/{{ item.value }}.t\"] } }\n",
+        "",
+    );
+    ["1", "2"].iter().for_each(|name| env.write(&format!("q/{name}.t"), name));
+    env.run(&["run"]).exits(0);
+    env.run(&["plan", "--check"]).exits(0);
+    env.write("q/1.t", "other");
+    counts(&env.plan_of("m"), &[("done", 1), ("due", 1)]);
+    counts(&stage_of(&env.run_json(&[], 0), "m"), &[("ran", 1), ("cached", 1)]);
+}

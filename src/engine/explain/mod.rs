@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::EngineError;
 use super::api::{Flow, RunOptions};
-use super::books::{Settled, sources_unchanged};
+use super::books::{Settled, can_be_settled, sources_unchanged};
 use super::events::{DueItems, PlanReport, StagePlan};
 use super::groups::{self, Grouping, Groups};
 use super::made;
@@ -139,7 +139,8 @@ impl<'a> Survey<'a> {
     /// Whether all stages are known to be settled; then their counts are too.
     fn is_known(&mut self) -> Result<bool, EngineError> {
         let Some(replay) = self.replay() else { return Ok(false) };
-        if !self.options.asks_for_everything() || self.following.is_on() {
+        if !self.options.asks_for_everything() || self.following.is_on() || !can_be_settled(&self.plan, &self.selected)
+        {
             return Ok(false);
         }
         let states = replay.states()?;
@@ -288,8 +289,12 @@ impl<'a> Survey<'a> {
             })
             .collect();
         let resolver = &tally.resolver;
-        let resolved: Vec<Resolved> =
-            entered.par_iter().map(|(batch, first)| resolver.resolve(batch, *first)).collect::<Result<_, _>>()?;
+        let resolve = |(batch, first): &(Batch, u64)| resolver.resolve(batch, *first);
+        // Where an item may be given the result of another, it matters which comes first.
+        let resolved: Vec<Resolved> = match planned.keyed || !resolver.may_have_results() {
+            true => entered.par_iter().map(resolve).collect::<Result<_, _>>()?,
+            false => entered.iter().map(resolve).collect::<Result<_, _>>()?,
+        };
         for ((passing, (batch, _)), resolved) in waiting.into_iter().zip(entered).zip(resolved) {
             if self.skipping && !resolved.borrowed.is_empty() {
                 return Ok(false);

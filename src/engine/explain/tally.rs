@@ -9,7 +9,7 @@ use crate::engine::EngineError;
 use crate::engine::api::RunOptions;
 use crate::engine::events::{DueItems, StagePlan};
 use crate::engine::groups::Grouping;
-use crate::engine::resolve::{Resolver, with_input_number};
+use crate::engine::resolve::{Resolver, Turns, with_input_number};
 use crate::engine::run::policy;
 use crate::engine::shared::Content;
 use crate::engine::versions::Numbers;
@@ -63,6 +63,7 @@ impl Tally {
             checks_files: true,
             workshop: None,
             shared: None,
+            turns: Turns::default(),
         };
         Ok(Tally {
             numbers: store.map(|s| Numbers::of(s, &planned.name)).transpose()?.unwrap_or_default(),

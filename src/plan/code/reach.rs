@@ -137,17 +137,23 @@ impl<'p> Reach<'p> {
             }
             let Some(outline) = self.modules[module].outline.clone() else { continue };
             for text in outline.units.iter().flat_map(|unit| &unit.strings) {
-                let Some(name) = self.absolute(module, text) else { continue };
-                match name.strip_suffix('.') {
-                    Some(package) => self.load_children(package),
-                    None => {
-                        self.load(&name);
-                    }
-                }
+                self.load_named(module, text);
             }
             if self.doubts.packages {
                 self.load_children(&self.modules[module].name.clone());
             }
+        }
+    }
+
+    /// Imports what a text may name, or begin to name: `plugins.a`, and for `plugins`, `plugins.` and `plugins.p` all that
+    /// is in `plugins`.
+    fn load_named(&mut self, module: usize, text: &str) {
+        let Some(name) = self.absolute(module, text).filter(|name| !name.is_empty()) else { return };
+        if !name.ends_with('.') && self.load(&name).is_some() {
+            return self.load_children(&name);
+        }
+        if let Some((package, _)) = name.rsplit_once('.') {
+            self.load_children(package);
         }
     }
 

@@ -238,11 +238,14 @@ impl Refers {
                 self.name(&word[..end]);
             }
         }
-        let like_a_module = text.len() <= 200
-            && text.contains(|c: char| c.is_alphabetic())
-            && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.');
+        // `plugins.%s` and `plugins.{}` begin a name as `plugins.` does.
+        let begun = text.split(['%', '{']).next().unwrap_or_default();
+        let like_a_module = begun.len() <= 200
+            && begun.contains(|c: char| c.is_alphabetic())
+            && begun.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.');
         if like_a_module {
-            self.strings.insert(text.to_string());
+            let package = begun.rfind('.').map_or("", |end| &begun[..=end]);
+            self.strings.insert(if begun.len() == text.len() { begun } else { package }.to_string());
         }
     }
 }
