@@ -1,12 +1,14 @@
 //! `files`: what an item makes, and whether it can.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::outputs::{is_false, leads_outside, outside};
 use super::references::Place;
 use super::settings::Choices;
 use super::{Builder, names_of};
-use crate::spec::model::{MadeFile, Verb};
+use crate::diagnostic::Diagnostic;
+use crate::spec::model::{Input, MadeFile, Stage, Verb};
 use crate::spec::units;
 use crate::spec::yaml::Node;
 
@@ -65,6 +67,24 @@ impl Builder<'_> {
             made.extend(self.made_file(name, node, place));
         }
         (self.mistakes.len() == before && made.len() == entries.len()).then_some(made)
+    }
+
+    /// Two stages that make the same files of the same rows.
+    pub(super) fn same_files(&mut self, stages: &[Option<Stage>]) {
+        let mut makers: HashMap<(&str, &[Input]), &Stage> = HashMap::new();
+        for stage in stages.iter().flatten() {
+            for file in &stage.settings.files {
+                let inputs: &[Input] = if file.path.is_constant() { &[] } else { &stage.inputs };
+                let first = makers.entry((file.path.source(), inputs)).or_insert(stage);
+                if first.name != stage.name {
+                    let message =
+                        format!("`{}` and `{}` make the same files: {}", first.name, stage.name, file.path.source());
+                    let help = "give each its own folder or ending";
+                    self.mistakes
+                        .push(Diagnostic::new(stage.span, message).related(first.span, "the first").help(help));
+                }
+            }
+        }
     }
 
     fn made_file(&mut self, name: &str, node: &Node, place: Place) -> Option<MadeFile> {

@@ -187,6 +187,7 @@ impl<'a> Builder<'a> {
         self.sweeps(sources, &built_sources);
         let built_stages: Vec<_> = stages.iter().map(|(key, node)| self.stage(key, node, &built_sources)).collect();
         self.cycles(stages);
+        self.same_files(&built_stages);
         let outputs = self.outputs(self.section("outputs"), &built_sources, &built_stages);
         Some(Workflow {
             name: name?,
