@@ -10,14 +10,14 @@ use super::EngineError;
 use super::api::{Flow, RunOptions};
 use super::books::{Books, new_run_id};
 use super::replay::{Replay, Sources, StageFlow};
-use super::resolve::{Due, Policy};
+use super::resolve::{Due, Policy, kept_for};
 use super::run::compile;
 use super::selection::Selection;
 use super::versions::{Numbers, add_accepted};
 use crate::data::Hash;
 use crate::plan::PlannedStage;
 use crate::spec::model::Verb;
-use crate::store::{Gathered, Hit, OpenOptions, Segment, Store, View, Write};
+use crate::store::{Hit, OpenOptions, Store, View, Write};
 
 /// What was accepted of a stage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -127,7 +127,7 @@ impl<'a> Accepting<'a> {
                 writes.push(Write::Segment {
                     stage: self.stage.name.clone(),
                     version: self.stage.version,
-                    segment: segment(flow, &found, made).encode(),
+                    segment: kept_for(&flow.batch, &found.iter().collect::<Vec<_>>(), &[], Some(made)).encode(),
                     again: false,
                 });
             }
@@ -156,23 +156,4 @@ fn by_maker(found: Vec<(u32, Hit)>, kept: Hash) -> Vec<(Hash, Vec<(u32, Hit)>)> 
         }
     }
     makers
-}
-
-/// The results of some items of a batch, as they are kept for another version than the one that made them.
-fn segment(flow: &StageFlow, found: &[(u32, Hit)], made: Hash) -> Segment {
-    let items = &flow.batch.items;
-    let of = |i: &u32| *i as usize;
-    let given = Gathered::from_hits(found.iter().map(|(_, hit)| hit));
-    Segment {
-        rows: found.iter().map(|(i, _)| items.rows[of(i)]).collect(),
-        origins: found.iter().map(|(i, _)| items.origins[of(i)]).collect(),
-        inputs: found.iter().map(|(_, hit)| hit.input()).collect(),
-        usage: found.iter().map(|(_, hit)| hit.usage()).collect(),
-        attempts: found.iter().map(|(_, hit)| hit.attempt()).collect(),
-        done: found.len(),
-        counts: given.counts,
-        added: given.added,
-        failures: Vec::new(),
-        made: Some(made),
-    }
 }

@@ -339,7 +339,7 @@ fn accepted_of(done: &[(u32, Hit)]) -> Vec<(Hash, u64)> {
 }
 
 /// Results as they are kept for the items of a batch, whoever's they were.
-fn kept_for(batch: &Batch, done: &[&(u32, Hit)], failed: &[&(u32, Hit)], made: Option<Hash>) -> Segment {
+pub fn kept_for(batch: &Batch, done: &[&(u32, Hit)], failed: &[&(u32, Hit)], made: Option<Hash>) -> Segment {
     let given = Gathered::from_hits(done.iter().map(|(_, hit)| hit));
     let all = || done.iter().chain(failed);
     let story = |(i, hit): &&(u32, Hit)| Some((batch.items.key(*i as usize), hit.failure()?.clone()));
