@@ -10,14 +10,14 @@ use super::EngineError;
 use super::api::{Flow, RunOptions};
 use super::books::{Books, new_run_id};
 use super::replay::{Replay, Sources, StageFlow};
-use super::resolve::{Due, Policy, kept_for};
-use super::run::compile;
+use super::resolve::{Due, Policy, Resolver};
+use super::run::{compile, open_for_writing};
 use super::selection::Selection;
-use super::versions::{Numbers, add_accepted};
+use super::versions::{Numbers, add_accepted, with_results};
 use crate::data::Hash;
 use crate::plan::PlannedStage;
 use crate::spec::model::Verb;
-use crate::store::{Hit, OpenOptions, Store, View, Write};
+use crate::store::{Hit, Store, View};
 
 /// What was accepted of a stage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -45,8 +45,7 @@ pub fn accept(flow: &Flow, options: &RunOptions, stage: Option<&str>) -> Result<
     let plan = Arc::new(compile(flow, options, &id)?);
     let chosen = stage.map(|name| super::run::stage_named(&plan, name)).transpose()?;
     Store::read(&flow.state_dir)?.ok_or(EngineError::NoState)?;
-    let open = OpenOptions { on_network_fs: options.on_network_fs, command: &plan.secrets.hide(&options.command) };
-    let store = Store::open(&flow.state_dir, &open)?;
+    let store = open_for_writing(flow, &plan, options.on_network_fs, &options.command)?;
     let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
     let all = vec![true; plan.stages.len()];
     let mut books = Books::new(id, flow, options, &replay, &all, Instant::now());
@@ -78,9 +77,8 @@ struct Accepting<'a> {
 impl<'a> Accepting<'a> {
     fn new(replay: &Replay, stage: usize, selection: &'a Selection) -> Result<Accepting<'a>, EngineError> {
         let stage = replay.plan.stages[stage].clone();
-        let mut known = replay.store.stage_versions(&stage.name)?;
-        known.retain(|v| v.version != stage.version && v.items > 0);
-        known.sort_unstable_by_key(|v| std::cmp::Reverse(v.last_sequence));
+        let mut known = with_results(&replay.store, &stage.name)?;
+        known.retain(|v| v.version != stage.version);
         let earlier = known.iter().map(|v| replay.store.view(&stage.name, v.version)).collect::<Result<_, _>>()?;
         let report = Accepted { name: stage.name.clone(), ..Accepted::default() };
         Ok(Accepting { stage, selection, earlier, report, versions: Vec::new() })
@@ -94,7 +92,7 @@ impl<'a> Accepting<'a> {
             // What a reduce has to do without is no item of it.
             let grouped = matches!(self.stage.verb, Verb::Reduce { .. });
             self.report.possible += if grouped { 0 } else { flow.possible };
-            self.take(&replay.store, &flow)?;
+            self.take(&replay.store, &resolver, &flow)?;
             Ok(ControlFlow::Continue(()))
         })?;
         let numbers = Numbers::of(&replay.store, &self.stage.name)?;
@@ -105,14 +103,14 @@ impl<'a> Accepting<'a> {
     }
 
     /// Writes what is found for the due items of a batch.
-    fn take(&mut self, store: &Store, flow: &StageFlow) -> Result<(), EngineError> {
+    fn take(&mut self, store: &Store, resolver: &Resolver, flow: &StageFlow) -> Result<(), EngineError> {
         let due = flow
             .resolved
             .due
             .iter()
             .filter(|(i, due)| *due == Due::NoResult && self.selection.covers(&flow.batch.items, *i as usize));
         let mut open: Vec<u32> = due.map(|(i, _)| *i).collect();
-        let mut writes = Vec::new();
+        let (mut writes, mut accepted) = (Vec::new(), 0);
         for view in &self.earlier {
             let inputs: Vec<Hash> = open.iter().map(|&i| flow.resolved.inputs[i as usize]).collect();
             let hits = view.lookup(&flow.batch.items.take(&open), &inputs, self.stage.keyed)?;
@@ -121,39 +119,12 @@ impl<'a> Accepting<'a> {
                 open.into_iter().zip(hits).partition(|(_, hit)| hit.as_ref().is_some_and(succeeded));
             open = left.into_iter().map(|(i, _)| i).collect();
             let found: Vec<(u32, Hit)> = found.into_iter().filter_map(|(i, hit)| Some((i, hit?))).collect();
-            for (made, found) in by_maker(found, view.version()) {
-                add_accepted(&mut self.versions, &[(made, found.len() as u64)]);
-                self.report.accepted += found.len() as u64;
-                writes.push(Write::Segment {
-                    stage: self.stage.name.clone(),
-                    version: self.stage.version,
-                    segment: kept_for(&flow.batch, &found.iter().collect::<Vec<_>>(), &[], Some(made)).encode(),
-                    again: false,
-                });
-            }
+            found.iter().for_each(|(_, hit)| add_accepted(&mut self.versions, hit.made().unwrap_or(view.version()), 1));
+            accepted += found.len() as u64;
+            writes.extend(resolver.adopt(&flow.batch, &found, Some(view.version())));
         }
-        self.report.due += (flow.resolved.due.len() as u64).saturating_sub(accepted_now(&writes));
+        self.report.accepted += accepted;
+        self.report.due += flow.resolved.due.len() as u64 - accepted;
         Ok(store.commit(&writes)?)
     }
-}
-
-fn accepted_now(writes: &[Write]) -> u64 {
-    let items = |write: &Write| match write {
-        Write::Segment { segment, .. } => segment.items(),
-        _ => 0,
-    };
-    writes.iter().map(items).sum()
-}
-
-/// Results by the version that made them; where they do not say, it is the one under which they are kept.
-fn by_maker(found: Vec<(u32, Hit)>, kept: Hash) -> Vec<(Hash, Vec<(u32, Hit)>)> {
-    let mut makers: Vec<(Hash, Vec<(u32, Hit)>)> = Vec::new();
-    for (i, hit) in found {
-        let made = hit.made().unwrap_or(kept);
-        match makers.iter_mut().find(|(known, _)| *known == made) {
-            Some((_, hits)) => hits.push((i, hit)),
-            None => makers.push((made, vec![(i, hit)])),
-        }
-    }
-    makers
 }

@@ -57,6 +57,26 @@ impl Settled {
         let limits = limits_of(planned);
         Ok(settled.filter(|s| s.state == state.to_string() && s.limits == limits))
     }
+
+    /// The selected stages, if all of them are known to have nothing to do: their states are those in which they were
+    /// settled, the sources hold the same bytes, and what items made stands.
+    ///
+    /// # Errors
+    /// When a source or the store cannot be read.
+    pub fn all(replay: &Replay, selected: &[bool]) -> Result<Option<Vec<(usize, Settled)>>, EngineError> {
+        if !can_be_settled(&replay.plan, selected) {
+            return Ok(None);
+        }
+        let mut all = Vec::new();
+        for (index, state) in replay.states()?.into_iter().enumerate().filter(|(index, _)| selected[*index]) {
+            match Settled::find(replay, index, state)? {
+                Some(known) => all.push((index, known)),
+                None => return Ok(None),
+            }
+        }
+        let holds = sources_unchanged(replay, selected)? && made::all_stand(replay, selected)?;
+        Ok(holds.then_some(all))
+    }
 }
 
 fn limits_of(stage: &PlannedStage) -> [Option<u64>; 2] {
@@ -64,7 +84,7 @@ fn limits_of(stage: &PlannedStage) -> [Option<u64>; 2] {
 }
 
 /// Whether sources and versions alone say that there is nothing to do: not where items have further files of their own.
-pub fn can_be_settled(plan: &Plan, selected: &[bool]) -> bool {
+fn can_be_settled(plan: &Plan, selected: &[bool]) -> bool {
     let stages = plan.stages.iter().filter(|stage| selected[stage.index]);
     stages.flat_map(|stage| &stage.settings.deps).all(|template| !template.names().per_item())
 }
@@ -73,7 +93,7 @@ pub fn can_be_settled(plan: &Plan, selected: &[bool]) -> bool {
 ///
 /// # Errors
 /// When a source or the store cannot be read.
-pub fn sources_unchanged(replay: &Replay, selected: &[bool]) -> Result<bool, EngineError> {
+fn sources_unchanged(replay: &Replay, selected: &[bool]) -> Result<bool, EngineError> {
     let workflow = &replay.plan.workflow;
     for number in replay.plan.sources_of(selected) {
         let source = &workflow.sources[number];
@@ -109,7 +129,7 @@ pub struct Books {
     started: Instant,
     noted: Instant,
     counted: Vec<u64>,
-    settled: Vec<Option<Settled>>,
+    settled: Vec<(usize, Settled)>,
 }
 
 impl Books {
@@ -218,19 +238,10 @@ impl Books {
     /// # Errors
     /// When a source or the store cannot be read.
     pub fn is_settled(&mut self, replay: &Replay) -> Result<bool, EngineError> {
-        if !can_be_settled(&replay.plan, &self.selected) {
-            return Ok(false);
-        }
-        let states = replay.states()?;
-        let mut settled = vec![None; states.len()];
-        for index in (0..states.len()).filter(|&s| self.selected[s]) {
-            match Settled::find(replay, index, states[index])? {
-                Some(known) => settled[index] = Some(known),
-                None => return Ok(false),
-            }
-        }
-        self.settled = settled;
-        Ok(sources_unchanged(replay, &self.selected)? && made::all_stand(replay, &self.selected)?)
+        let known = Settled::all(replay, &self.selected)?;
+        let is_settled = known.is_some();
+        self.settled = known.unwrap_or_default();
+        Ok(is_settled)
     }
 
     /// Closes the books of a run that found nothing to do.
@@ -238,8 +249,7 @@ impl Books {
     /// # Errors
     /// When the store or an output cannot be written.
     pub fn close_unchanged(mut self, replay: &Replay, events: &Sender<Event>) -> Result<RunSummary, EngineError> {
-        let settled: Vec<(usize, Settled)> =
-            std::mem::take(&mut self.settled).into_iter().enumerate().filter_map(|(i, s)| Some((i, s?))).collect();
+        let settled = std::mem::take(&mut self.settled);
         let mut summary = self.summary(None, Vec::new(), Vec::new());
         for (at, (index, known)) in settled.iter().enumerate() {
             let counts = Counts { ran: 0, ..known.counts };
@@ -345,7 +355,7 @@ impl Books {
                 let flow = if grouped { StageFlow { blocked: 0, possible: 0, ..flow } } else { flow };
                 counts.total += flow.batch.len() as u64 + flow.blocked + flow.possible;
                 counts.done += flow.resolved.done;
-                add_accepted(&mut accepted, &flow.resolved.accepted);
+                flow.resolved.accepted.iter().for_each(|&(version, n)| add_accepted(&mut accepted, version, n));
                 counts.failed += flow.resolved.failed.len() as u64;
                 counts.due += flow.resolved.due.len() as u64;
                 counts.blocked += flow.blocked;

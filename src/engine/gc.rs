@@ -8,10 +8,11 @@ use super::EngineError;
 use super::api::{Flow, RunOptions};
 use super::replay::{Replay, Sources};
 use super::resolve::{Policy, Resolver};
-use super::run::compile;
+use super::run::{compile, open_for_writing};
+use super::versions::with_results;
 use crate::data::Hash;
 use crate::plan::Plan;
-use crate::store::{Collected, Keep, Kept, OpenOptions, Store};
+use crate::store::{Collected, Keep, Kept, Store};
 
 /// What of the store is to go.
 #[derive(Debug, Clone, Default)]
@@ -33,8 +34,7 @@ pub struct GcOptions {
 pub fn collect(flow: &Flow, options: &GcOptions) -> Result<Collected, EngineError> {
     Store::read(&flow.state_dir)?.ok_or(EngineError::NoState)?;
     let plan = Arc::new(compile(flow, &RunOptions::default(), "")?);
-    let open = OpenOptions { on_network_fs: options.on_network_fs, command: "store gc" };
-    let mut store = Store::open(&flow.state_dir, &open)?;
+    let mut store = open_for_writing(flow, &plan, options.on_network_fs, "store gc")?;
     let before = store.file_bytes();
     let collected = {
         let needed = Needed::of(&plan, &store, options.versions)?;
@@ -59,9 +59,7 @@ impl Needed {
         let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
         let mut needed = Needed { current: Vec::new(), earlier: Vec::new() };
         for stage in &plan.stages {
-            let mut known = store.stage_versions(&stage.name)?;
-            known.retain(|v| v.items > 0);
-            known.sort_unstable_by_key(|v| std::cmp::Reverse(v.last_sequence));
+            let known = with_results(store, &stage.name)?;
             let ran = known.iter().any(|v| v.version == stage.version);
             let current = if ran { Some(stage.version) } else { known.first().map(|v| v.version) };
             let current = current.unwrap_or(stage.version);

@@ -10,8 +10,8 @@ use super::replay::{Replay, Sources, StageFlow};
 use super::resolve::{Policy, Resolver, usage_of};
 use super::run::{compile, remember, stage_named};
 use super::stage::Failures;
-use super::versions::Numbers;
-use crate::data::{Column, Hash, Table, Usage, Value};
+use super::versions::{Numbers, with_results};
+use crate::data::{Column, Table, Usage, Value};
 use crate::plan::PlannedStage;
 use crate::spec::model::{Input, Verb};
 use crate::store::{Hit, Inspection, OpenOptions, Repaired, Store, Write};
@@ -29,20 +29,13 @@ fn open(flow: &Flow) -> Result<Replay, EngineError> {
     let mut versions = Vec::with_capacity(plan.stages.len());
     for stage in &plan.stages {
         let empty = replay.store.view(&stage.name, stage.version)?.is_empty();
-        let last = if empty { last_version_run(&replay.store, &stage.name)? } else { None };
-        versions.push(last.unwrap_or(stage.version));
+        let ran = if empty { with_results(&replay.store, &stage.name)? } else { Vec::new() };
+        versions.push(ran.first().map_or(stage.version, |last| last.version));
     }
     replay.versions = Arc::new(versions);
     // What was made is shown, whatever became of it since.
     replay.checks_files = false;
     Ok(replay)
-}
-
-/// The version of a stage whose results are the latest.
-fn last_version_run(store: &Store, stage: &str) -> Result<Option<Hash>, EngineError> {
-    let versions = store.stage_versions(stage)?;
-    let latest = versions.into_iter().filter(|v| v.last_sequence.is_some()).max_by_key(|v| v.last_sequence);
-    Ok(latest.map(|v| v.version))
 }
 
 /// Which rows of a stage are asked for.
@@ -70,7 +63,7 @@ pub fn results(
     let index = stage_named(&replay.plan, stage)?;
     let mut left = limit.unwrap_or(u64::MAX);
     let resolver = Resolver { keeps_hits: usage, ..replay.resolver(index, Policy::default())? };
-    let numbers = Numbers::of(&replay.store, stage)?;
+    let numbers = if usage { Numbers::of(&replay.store, stage)? } else { Numbers::default() };
     let made = |hit: &Hit| numbers.get(hit.made().unwrap_or(replay.versions[index]));
     let _ = replay.resolved_by(&resolver, &mut |flow| {
         let table = match (failed, usage) {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::made::{self, Flaw, Workshop};
 use super::selection::Selection;
+use super::versions::add_accepted;
 use crate::data::source::{Digests, file_digest};
 use crate::data::{Batch, Failure, FailureKind, Hash, Table, Value, row_hashes};
 use crate::plan::PlannedStage;
@@ -237,19 +238,21 @@ impl Resolver {
         Ok(resolved)
     }
 
-    /// Results of others that items were given, to be kept as their own: whoever looks later finds each item's, in
-    /// whatever order, and nobody is left with none.
-    pub fn adopt(&self, batch: &Batch, borrowed: &[(u32, Hit)]) -> Vec<Write> {
+    /// Results of others, or of another version, that items were given, to be kept as their own at this one: whoever
+    /// looks later finds each item's, in whatever order, and nobody is left with none. `maker` made those that do not
+    /// say who did, if it was another version.
+    pub fn adopt(&self, batch: &Batch, given: &[(u32, Hit)], maker: Option<Hash>) -> Vec<Write> {
+        let made = |hit: &Hit| hit.made().or(maker);
         let mut makers: Vec<Option<Hash>> = Vec::new();
-        for (_, hit) in borrowed {
-            if !makers.contains(&hit.made()) {
-                makers.push(hit.made());
+        for (_, hit) in given {
+            if !makers.contains(&made(hit)) {
+                makers.push(made(hit));
             }
         }
-        let write = |made: Option<Hash>| {
-            let of_made = borrowed.iter().filter(|(_, hit)| hit.made() == made);
-            let (done, failed): (Vec<_>, Vec<_>) = of_made.partition(|(_, hit)| hit.failure().is_none());
-            let segment = kept_for(batch, &done, &failed, made).encode();
+        let write = |maker: Option<Hash>| {
+            let of_maker = given.iter().filter(|(_, hit)| made(hit) == maker);
+            let (done, failed): (Vec<_>, Vec<_>) = of_maker.partition(|(_, hit)| hit.failure().is_none());
+            let segment = kept_for(batch, &done, &failed, maker).encode();
             Write::Segment { stage: self.stage.name.clone(), version: self.stage.version, segment, again: false }
         };
         makers.into_iter().map(write).collect()
@@ -328,18 +331,13 @@ impl Resolved {
 
 /// By version, how many results were made by another one than that under which they are kept.
 fn accepted_of(done: &[(u32, Hit)]) -> Vec<(Hash, u64)> {
-    let mut accepted: Vec<(Hash, u64)> = Vec::new();
-    for version in done.iter().filter_map(|(_, hit)| hit.made()) {
-        match accepted.iter_mut().find(|(known, _)| *known == version) {
-            Some((_, n)) => *n += 1,
-            None => accepted.push((version, 1)),
-        }
-    }
+    let mut accepted = Vec::new();
+    done.iter().filter_map(|(_, hit)| hit.made()).for_each(|version| add_accepted(&mut accepted, version, 1));
     accepted
 }
 
 /// Results as they are kept for the items of a batch, whoever's they were.
-pub fn kept_for(batch: &Batch, done: &[&(u32, Hit)], failed: &[&(u32, Hit)], made: Option<Hash>) -> Segment {
+fn kept_for(batch: &Batch, done: &[&(u32, Hit)], failed: &[&(u32, Hit)], made: Option<Hash>) -> Segment {
     let given = Gathered::from_hits(done.iter().map(|(_, hit)| hit));
     let all = || done.iter().chain(failed);
     let story = |(i, hit): &&(u32, Hit)| Some((batch.items.key(*i as usize), hit.failure()?.clone()));

@@ -51,10 +51,7 @@ pub fn run(
     let plan = Arc::new(compile(flow, options, &id)?);
     let selected = selected_stages(&plan, options.stage.as_deref())?;
     plan.check_shared(&selected)?;
-    let open = OpenOptions { on_network_fs: options.on_network_fs, command: &plan.secrets.hide(&options.command) };
-    forget_reader(&plan);
-    let store = Store::open(&flow.state_dir, &open)?;
-    remember(&plan, &store)?;
+    let store = open_for_writing(flow, &plan, options.on_network_fs, &options.command)?;
     made::sweep(&flow.state_dir, &flow.workflow.dir).map_err(EngineError::Journal)?;
     let replay = Replay::new(plan.clone(), store.clone(), Sources::Rosters);
     let mut books = Books::new(id, flow, options, &replay, &selected, started);
@@ -104,9 +101,16 @@ fn kept_digests(flow: &Flow) -> Digests {
     })
 }
 
-/// Closes a store that was opened to look digests up.
-fn forget_reader(plan: &Plan) {
+/// Opens the state to write it, in the place of what was opened to look digests up.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open_for_writing(flow: &Flow, plan: &Plan, on_network_fs: bool, command: &str) -> Result<Store, EngineError> {
     plan.reading.0.digests.iter().for_each(|digests| digests.attach(None));
+    let options = OpenOptions { on_network_fs, command: &plan.secrets.hide(command) };
+    let store = Store::open(&flow.state_dir, &options)?;
+    remember(plan, &store)?;
+    Ok(store)
 }
 
 /// Lets the digests of files be looked up in the store.
@@ -336,7 +340,7 @@ impl Helpers for Crew {
                 let message = match resolved {
                     Ok(resolved) => {
                         // Before the run can hear of these items, and end.
-                        for write in resolver.adopt(&batch, &resolved.borrowed) {
+                        for write in resolver.adopt(&batch, &resolved.borrowed, None) {
                             let permit = Some(budget.overdraw(batch.bytes()));
                             let _ = writer.send(Entry { write, receipt: None, permit, made: Vec::new() });
                         }

@@ -2,7 +2,7 @@
 
 use super::EngineError;
 use crate::data::Hash;
-use crate::store::Store;
+use crate::store::{StageVersion, Store};
 
 /// The numbers of a stage's versions: from 1, in the order in which they were first met.
 #[derive(Debug, Clone, Default)]
@@ -24,13 +24,22 @@ impl Numbers {
     }
 }
 
+/// The versions of a stage that have results, the one that ran last first.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn with_results(store: &Store, stage: &str) -> Result<Vec<StageVersion>, EngineError> {
+    let mut known = store.stage_versions(stage)?;
+    known.retain(|version| version.last_sequence.is_some());
+    known.sort_unstable_by_key(|version| std::cmp::Reverse(version.last_sequence));
+    Ok(known)
+}
+
 /// Adds to how many results of which earlier versions were accepted.
-pub fn add_accepted(sum: &mut Vec<(Hash, u64)>, more: &[(Hash, u64)]) {
-    for &(version, n) in more {
-        match sum.iter_mut().find(|(known, _)| *known == version) {
-            Some((_, sum)) => *sum += n,
-            None => sum.push((version, n)),
-        }
+pub fn add_accepted(sum: &mut Vec<(Hash, u64)>, version: Hash, n: u64) {
+    match sum.iter_mut().find(|(known, _)| *known == version) {
+        Some((_, sum)) => *sum += n,
+        None => sum.push((version, n)),
     }
 }
 

@@ -248,9 +248,11 @@ impl Plan {
         expected
     }
 
-    /// Whether another stage shares the rows of this one.
-    pub fn is_shared(&self, stage: usize) -> bool {
-        self.stages.iter().any(|other| other.shared_stages().any(|(_, shared)| shared == stage))
+    /// Of each stage, whether others share its rows.
+    pub fn shared(&self) -> Vec<bool> {
+        let mut shared = vec![false; self.stages.len()];
+        self.stages.iter().flat_map(|stage| stage.shared_stages()).for_each(|(_, stage)| shared[stage] = true);
+        shared
     }
 
     /// The stages that read from `input`.

@@ -104,7 +104,7 @@ impl Dispatcher<'_> {
         let run = &mut self.stages[stage];
         run.counts.done += resolved.done;
         run.cached += resolved.done;
-        add_accepted(&mut run.accepted, &resolved.accepted);
+        resolved.accepted.iter().for_each(|&(version, n)| add_accepted(&mut run.accepted, version, n));
         run.counts.failed += resolved.failed.len() as u64;
         Selection::strike_out(&mut self.missing, &batch.items);
         let selection = &self.orders.selection;

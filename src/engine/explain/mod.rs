@@ -15,10 +15,9 @@ use rayon::prelude::*;
 
 use super::EngineError;
 use super::api::{Flow, RunOptions};
-use super::books::{Settled, can_be_settled, sources_unchanged};
+use super::books::Settled;
 use super::events::{DueItems, PlanReport, StagePlan};
 use super::groups::{self, Grouping, Groups};
-use super::made;
 use super::replay::{Replay, Sources};
 use super::resolve::{Resolved, with_input_number};
 use super::run::{compile, remember, selected_stages};
@@ -115,9 +114,9 @@ impl<'a> Survey<'a> {
     ) -> Result<Survey<'a>, EngineError> {
         let selected = selected_stages(plan, options.stage.as_deref())?;
         let following = Following::new(wanted.follow.as_deref(), plan.stages.len());
-        let tally = |stage| Tally::new(plan, stage, store, options, wanted);
+        let tally = |(stage, shared)| Tally::new(plan, stage, shared, store, options, wanted);
         Ok(Survey {
-            stages: plan.stages.iter().map(tally).collect::<Result<_, _>>()?,
+            stages: plan.stages.iter().zip(plan.shared()).map(tally).collect::<Result<_, _>>()?,
             plan: plan.clone(),
             store: store.cloned(),
             options,
@@ -139,29 +138,19 @@ impl<'a> Survey<'a> {
     /// Whether all stages are known to be settled; then their counts are too.
     fn is_known(&mut self) -> Result<bool, EngineError> {
         let Some(replay) = self.replay() else { return Ok(false) };
-        if !self.options.asks_for_everything() || self.following.is_on() || !can_be_settled(&self.plan, &self.selected)
-        {
+        if !self.options.asks_for_everything() || self.following.is_on() {
             return Ok(false);
         }
-        let states = replay.states()?;
-        let mut known = Vec::new();
-        for index in (0..states.len()).filter(|&s| self.selected[s]) {
-            match Settled::find(&replay, index, states[index])? {
-                Some(settled) => known.push((index, settled)),
-                None => return Ok(false),
-            }
+        let Some(known) = Settled::all(&replay, &self.selected)? else { return Ok(false) };
+        for (index, settled) in known {
+            let report = &mut self.stages[index].report;
+            report.total = settled.counts.total;
+            report.done = settled.counts.done;
+            report.failed = settled.counts.failed;
+            report.blocked = settled.counts.blocked;
         }
-        self.unchanged = sources_unchanged(&replay, &self.selected)? && made::all_stand(&replay, &self.selected)?;
-        if self.unchanged {
-            for (index, settled) in known {
-                let report = &mut self.stages[index].report;
-                report.total = settled.counts.total;
-                report.done = settled.counts.done;
-                report.failed = settled.counts.failed;
-                report.blocked = settled.counts.blocked;
-            }
-        }
-        Ok(self.unchanged)
+        self.unchanged = true;
+        Ok(true)
     }
 
     /// Counts everything. False: what was skipped would have been needed, and all counts are void.
@@ -445,12 +434,13 @@ impl<'a> Survey<'a> {
 
 /// Of each stage, whether what it gives depends on the order of its rows, or what some stage below it gives.
 fn order_matters(plan: &Plan) -> Vec<bool> {
-    let mut matters = vec![false; plan.stages.len()];
+    let mut matters = plan.shared();
     for &stage in plan.graph.order().iter().rev() {
         let planned = &plan.stages[stage];
-        let itself =
-            planned.sees_index || plan.is_shared(stage) || matches!(planned.verb, Verb::Reduce { ordered: true, .. });
-        matters[stage] = itself || plan.consumers(Input::Stage(stage)).any(|below| matters[below.index]);
+        matters[stage] |= planned.sees_index || matches!(planned.verb, Verb::Reduce { ordered: true, .. });
+        for above in planned.inputs.iter().filter_map(Input::stage) {
+            matters[above] |= matters[stage];
+        }
     }
     matters
 }

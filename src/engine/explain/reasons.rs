@@ -8,6 +8,7 @@ use super::tally::Tally;
 use crate::data::{Batch, Hash, Table, Uses, Value};
 use crate::engine::EngineError;
 use crate::engine::resolve::{Due, Resolved};
+use crate::engine::versions::with_results;
 use crate::plan::Fingerprint;
 use crate::spec::model::Input;
 use crate::store::model::RosterBatch;
@@ -49,9 +50,8 @@ pub(super) struct History(Vec<(Fingerprint, View)>);
 impl History {
     fn of(tally: &Tally, store: &Store) -> Result<History, EngineError> {
         let stage = &tally.planned;
-        let mut known = store.stage_versions(&stage.name)?;
-        known.retain(|v| v.version != stage.version && v.items > 0);
-        known.sort_unstable_by_key(|v| std::cmp::Reverse(v.last_sequence));
+        let mut known = with_results(store, &stage.name)?;
+        known.retain(|v| v.version != stage.version);
         let mut earlier = Vec::new();
         for version in known.iter().take(EARLIER_VERSIONS) {
             if let Some(fingerprint) = Fingerprint::from_json(&version.components) {

@@ -77,7 +77,7 @@ impl Survey<'_> {
             let stage = behind[at];
             let settled = Settled::find(&replay, stage, states[stage])?;
             let all_done = settled.is_some_and(|s| s.counts.done == s.counts.total && s.missing == 0);
-            if !all_done || self.plan.is_shared(stage) || !depends_on_rows_alone(&self.plan.stages[stage]) {
+            if !all_done || self.stages[stage].content.is_some() || !depends_on_rows_alone(&self.plan.stages[stage]) {
                 return Ok(None);
             }
             behind.extend(self.consumers(Input::Stage(stage)));

@@ -22,6 +22,7 @@ const SAMPLES: usize = 3;
 
 pub(super) struct Tally {
     pub planned: Arc<PlannedStage>,
+    /// Of its versions, where an item is followed.
     pub numbers: Numbers,
     pub resolver: Resolver,
     pub report: StagePlan,
@@ -48,6 +49,7 @@ impl Tally {
     pub fn new(
         plan: &Plan,
         planned: &Arc<PlannedStage>,
+        shared: bool,
         store: Option<&Store>,
         options: &RunOptions,
         wanted: &Wanted,
@@ -66,7 +68,10 @@ impl Tally {
             turns: Turns::default(),
         };
         Ok(Tally {
-            numbers: store.map(|s| Numbers::of(s, &planned.name)).transpose()?.unwrap_or_default(),
+            numbers: match store.filter(|_| wanted.follow.is_some()) {
+                Some(store) => Numbers::of(store, &planned.name)?,
+                None => Numbers::default(),
+            },
             resolver,
             report: blank(plan, planned),
             planned: planned.clone(),
@@ -78,7 +83,7 @@ impl Tally {
             held: planned.shared_stages().next().is_some(),
             waits: false,
             others: Vec::new(),
-            content: plan.is_shared(planned.index).then(Content::default),
+            content: shared.then(Content::default),
             due: blake3::Hasher::new(),
             keys: wanted.due.then(Vec::new),
         })
