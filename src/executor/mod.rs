@@ -5,6 +5,7 @@
 //! once, as done, failed or unfinished. Workers never open the store.
 
 mod channel;
+mod chunk;
 mod codec;
 mod command;
 mod ending;
@@ -36,7 +37,7 @@ use std::time::Duration;
 
 use crate::data::source::FileStamp;
 use crate::data::{Failure, Hash, Table, Usage, Value};
-use crate::spec::model::{Call, SharedFormat, Stdout};
+use crate::spec::model::{Call, Remote, SharedFormat, Stdout};
 
 /// What all tasks of a stage have in common.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +88,8 @@ pub enum Work {
 /// Processes are shared by all jobs with an equal key.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PoolKey {
+    /// Whose workers they are; `None`: this machine's.
+    pub remote: Option<Arc<Remote>>,
     /// `threads`: one process with as many threads as workers. `serial` is a pool of one.
     pub threads: bool,
     /// `None` for commands.
@@ -104,7 +107,7 @@ pub struct PoolKey {
 /// What a Python worker is started with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PythonEnv {
-    /// The interpreter, as found.
+    /// The interpreter: as found, or as named where it is for nodes to find; empty: theirs.
     pub interpreter: PathBuf,
     /// The folder in which modules are found first.
     pub path: PathBuf,

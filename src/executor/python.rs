@@ -116,7 +116,7 @@ impl Worker {
     fn give_up(&mut self, message: &str) {
         self.seat.leave();
         for lane in self.lanes.iter_mut().filter_map(Option::take) {
-            self.seat.broken(&lane.hand, message.to_string());
+            self.seat.broken(&lane.chunk.hand, message.to_string());
         }
         self.seat.all_broken(message);
     }
@@ -127,7 +127,7 @@ impl Worker {
             return;
         }
         for number in 0..self.lanes.len() {
-            if self.lanes[number].as_ref().is_some_and(Lane::waits_for_process) {
+            if self.lanes[number].as_ref().is_some_and(|lane| lane.chunk.waits_for_process()) {
                 self.begin_part(number);
             }
         }
@@ -170,11 +170,11 @@ impl Worker {
     /// Sends a lane's task, or a part of it, and takes note of what is in hand from now on.
     fn send(&mut self, number: usize, frame: Vec<u8>) {
         let (Some(process), Some(lane)) = (&mut self.process, &self.lanes[number]) else { return };
-        let hand = &lane.hand;
+        let hand = &lane.chunk.hand;
         if process.jobs.insert(hand.job_id) {
             process.data.push(wire::job_frame(hand.job_id, &hand.job));
         }
-        process.slot.enter(number, hand.seq, &lane.marks());
+        process.slot.enter(number, hand.seq, &lane.chunk.marks());
         process.data.push(frame);
     }
 
@@ -206,7 +206,7 @@ impl Worker {
     }
 
     fn wait(&mut self) {
-        let limited = self.lanes.iter().flatten().any(|lane| lane.hand.job.timeout.is_some());
+        let limited = self.lanes.iter().flatten().any(|lane| lane.chunk.hand.job.timeout.is_some());
         let idle = self.is_idle();
         let Some(process) = &mut self.process else { return };
         let limit = match () {
@@ -265,16 +265,16 @@ impl Worker {
             self.process.iter_mut().for_each(|p| p.ready = true);
             return Ok(());
         };
-        let Some(number) = self.lanes.iter().position(|l| l.as_ref().is_some_and(|l| l.hand.seq == seq)) else {
+        let Some(number) = self.lanes.iter().position(|l| l.as_ref().is_some_and(|l| l.chunk.hand.seq == seq)) else {
             return Ok(());
         };
         let Some(lane) = &mut self.lanes[number] else { return Ok(()) };
-        match wire::decode(kind, payload, &lane.hand.job)? {
+        match wire::decode(kind, payload, &lane.chunk.hand.job)? {
             FromWorker::Part { outcomes, .. } => {
                 self.strikes = 0;
-                let outcomes = lane.accept(outcomes);
-                self.process.iter().for_each(|p| p.slot.hear_of(number, lane.reported()));
-                self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
+                let outcomes = lane.chunk.accept(outcomes);
+                self.process.iter().for_each(|p| p.slot.hear_of(number, lane.chunk.reported()));
+                self.seat.shared.report(Report::Part { task: lane.chunk.hand.task, outcomes });
             }
             FromWorker::Done { .. } => {
                 self.strikes = 0;
@@ -282,7 +282,7 @@ impl Worker {
             }
             FromWorker::Broken { message, .. } => {
                 if let Some(lane) = self.lanes[number].take() {
-                    self.seat.broken(&lane.hand, message);
+                    self.seat.broken(&lane.chunk.hand, message);
                 }
             }
             FromWorker::Hello { executable, .. } => {
@@ -302,7 +302,7 @@ impl Worker {
         }
         self.process.iter().for_each(|p| p.slot.leave(number));
         if let Some(lane) = self.lanes[number].take() {
-            self.seat.end(&lane.hand);
+            self.seat.end(&lane.chunk.hand);
         }
     }
 
@@ -335,7 +335,7 @@ impl Worker {
         }
         for number in 0..self.lanes.len() {
             let (Some(process), Some(lane)) = (&self.process, &mut self.lanes[number]) else { continue };
-            let Some(limit) = lane.hand.job.timeout else { continue };
+            let Some(limit) = lane.chunk.hand.job.timeout else { continue };
             if lane.at_it_for(number, &process.slot) < limit {
                 continue;
             }
@@ -353,15 +353,15 @@ impl Worker {
         if let InHand::Item(item) = in_hand {
             let output = if alone { process.tail() } else { String::new() };
             let failure = Failure { output, ..over(limit) };
-            let usage = lane.usage(process.slot.peak());
-            if let Some(outcomes) = lane.hand.tally.fail(item, failure, usage) {
-                self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
+            let usage = lane.chunk.usage(process.slot.peak());
+            if let Some(outcomes) = lane.chunk.hand.tally.fail(item, failure, usage) {
+                self.seat.shared.report(Report::Part { task: lane.chunk.hand.task, outcomes });
             }
         }
         if alone && !self.retired {
             match in_hand {
-                InHand::Several => lane.divide(),
-                _ => lane.keep_rest(),
+                InHand::Several => lane.chunk.divide(),
+                _ => lane.chunk.keep_rest(),
             }
             return process.terminate();
         }
@@ -369,9 +369,9 @@ impl Worker {
         self.retire();
         if let Some(lane) = self.lanes[number].take() {
             if in_hand == InHand::Several {
-                self.seat.shared.queues().go_solo(self.seat.pool(), lane.hand.tally.left());
+                self.seat.shared.queues().go_solo(self.seat.pool(), lane.chunk.hand.tally.left());
             }
-            self.seat.end(&lane.hand);
+            self.seat.end(&lane.chunk.hand);
         }
     }
 
@@ -411,7 +411,7 @@ impl Worker {
             }
         }
         for lane in self.lanes.iter_mut().filter_map(Option::take) {
-            self.seat.end(&lane.hand);
+            self.seat.end(&lane.chunk.hand);
         }
     }
 }

@@ -35,7 +35,8 @@ mod encode;
 pub use buffer::{FrameBuffer, MAX_FRAME};
 pub use decode::{FromWorker, Yielded, YieldedRow, decode, decode_shape};
 pub use encode::{
-    end_of_rows_frame, group_frame, job_frame, quit_frame, rows_frame, source_frame, task_frame, yield_frame,
+    bridge_frame, end_of_rows_frame, group_frame, job_frame, node_frame, quit_frame, rows_frame, source_frame,
+    task_frame, yield_frame,
 };
 
 use super::marshal::Damaged;
@@ -46,6 +47,9 @@ pub const PROTOCOL: i64 = 1;
 /// What a worker is started with, as `python -c BOOTSTRAP`: it reads the worker's modules from the first frame. They
 /// do not stay importable, so that nobody's `bpp_flow` is hidden, and the current folder is not searched for theirs.
 pub const BOOTSTRAP: &str = include_str!("../../python/bootstrap.py");
+
+/// What an engine's worker process is given, which gives tasks to keepers.
+pub const REMOTE: &str = include_str!("../../python/bpp_flow/remote.py");
 
 /// Low half of the slot's first word: no item is in hand.
 pub const SLOT_PHASE: u32 = 0xFFFF_FFFF;

@@ -10,8 +10,8 @@ use super::{Graph, Plan, PlanError, PlannedStage, Reading, Run, Surroundings};
 use crate::data::{Hash, Uses, Value, source};
 use crate::executor::{Job, PoolKey, PythonEnv, Shape, SharedForm, SharedObject, Work};
 use crate::spec::model::{
-    Action, Backend, Call, CommandAction, CommandLine, Input, PythonAction, Settings, Share, Shared, Stage, Verb,
-    Workflow,
+    Action, Backend, Call, CommandAction, CommandLine, Engine, Input, PythonAction, Settings, Share, Shared, Stage,
+    Verb, Workflow,
 };
 use crate::spec::template::{Names, Scope, Template, TemplateTree};
 
@@ -114,7 +114,7 @@ impl Compiler<'_> {
     fn settings(&self) -> Settings {
         let mut settings = self.stage.settings.clone();
         if let Some(backend) = self.surroundings.backend {
-            settings.backend.kind = backend;
+            settings.backend = Engine { kind: backend, ..Engine::default() };
         }
         settings
     }
@@ -132,6 +132,8 @@ impl Compiler<'_> {
         let cap = self.surroundings.workers.unwrap_or(usize::MAX);
         let workers = match settings.backend.kind {
             Backend::Serial => 1,
+            // As many as there are, which shows when it runs.
+            Backend::Remote => settings.workers.or(settings.backend.workers).unwrap_or(usize::MAX),
             _ => settings
                 .workers
                 .or(settings.backend.workers)
@@ -235,6 +237,7 @@ impl Compiler<'_> {
                 work,
                 shape: shape(&self.stage.verb),
                 pool: PoolKey {
+                    remote: settings.backend.remote.clone(),
                     threads: settings.backend.kind == Backend::Threads
                         && matches!(self.stage.action, Action::Python(_)),
                     python,
@@ -299,7 +302,12 @@ impl Compiler<'_> {
             .as_ref()
             .map(|init| Ok((init.module.clone(), init.function.clone(), self.constants("init", &init.args)?)));
         Ok(PythonEnv {
-            interpreter: self.interpreter(&settings.interpreter)?,
+            interpreter: match &settings.backend.remote {
+                None => self.interpreter(&settings.interpreter)?,
+                Some(remote) => {
+                    settings.interpreter.as_ref().or(remote.interpreter.as_ref()).map(PathBuf::from).unwrap_or_default()
+                }
+            },
             path: self.workflow.dir.clone(),
             init: init.transpose()?,
             share,

@@ -80,7 +80,6 @@ pub enum Kind {
 pub struct Word {
     pub name: &'static str,
     pub doc: &'static str,
-    pub later: bool,
 }
 
 const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
@@ -88,11 +87,7 @@ const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
 }
 
 const fn word(name: &'static str, doc: &'static str) -> Word {
-    Word { name, doc, later: false }
-}
-
-const fn later_word(name: &'static str, doc: &'static str) -> Word {
-    Word { name, doc, later: true }
+    Word { name, doc }
 }
 
 /// Names of columns, stages or files.
@@ -339,25 +334,38 @@ const ENGINE_WORKERS: Key = key(
     "How many items run at once of a stage that says nothing of it; default: the cores.",
 );
 
-/// What engines beyond this machine take.
+/// What engines beyond this machine's own processes take.
 pub const ENGINE_OPTIONS: &[Key] = &[
-    key("scheduler", Kind::Any, "Where a running Dask scheduler listens."),
-    key("cluster", Kind::Any, "How Dask starts its workers."),
-    key("jobs", Kind::Any, "How many jobs are submitted."),
-    key("address", Kind::Any, "Where a running Ray cluster listens."),
-    key("launch", Kind::Any, "The command that starts MPI processes."),
-    key("engines", Kind::Any, "How many ipyparallel engines are started."),
-    key("workers_per_job", Kind::Any, "How many workers each job has."),
-    key("partition", Kind::Any, "The partition of the batch system."),
-    key("account", Kind::Any, "The account of the batch system."),
-    key("qos", Kind::Any, "The quality of service of the batch system."),
-    key("time", Kind::Any, "The time limit of a job."),
-    key("memory", Kind::Any, "The memory of a job."),
-    key("cpus", Kind::Any, "The cores of a job."),
-    key("gres", Kind::Any, "Generic resources of a job."),
-    key("setup", Kind::Any, "What a job does before its workers start."),
-    key("sbatch", Kind::Any, "Further options of sbatch."),
-    key("hosts", Kind::Any, "The hosts on which workers are started."),
+    key("start_timeout", Kind::Duration, "How long a run waits for the first worker; default 5m."),
+    key("upload", NAMES, "Modules, or folders of them, that nodes without the workflow's folder get."),
+    key("address", Kind::Text, "Ray: where its cluster listens; others: how nodes reach this machine."),
+    key("interpreter", Kind::Text, "The Python on nodes, or of the process that talks to the engine."),
+    key("scheduler", Kind::Text, "Where a running Dask scheduler listens."),
+    key("scheduler_file", Kind::Text, "The file in which a Dask scheduler says where it listens."),
+    key("security", Kind::Data, "TLS files of a Dask scheduler: ca_file, cert, key."),
+    key("cluster", Kind::Data, "How dask-jobqueue submits jobs: slurm, sge, pbs, lsf or htcondor, and its options."),
+    key("adapt", Kind::List(&Kind::Integer(0)), "The least and the most jobs of an adaptive Dask cluster."),
+    key("mpi", Kind::Bool, "Dask's workers are the other ranks of an MPI job (dask-mpi)."),
+    key("resources", Kind::Data, "What an item takes of a Ray cluster: cpus, gpus, memory."),
+    key("launch", NAMES, "The command that starts MPI processes."),
+    key("profile", Kind::Text, "The profile of a running ipyparallel cluster."),
+    key("connection_file", Kind::Text, "The connection file of a running ipyparallel cluster."),
+    key("engines", Kind::Integer(1), "How many ipyparallel engines are started."),
+    key("python", Kind::Function, "A function of your own that gives an executor: module:function."),
+    key("jobs", Kind::Integer(1), "How many jobs are submitted, at most."),
+    key("workers_per_job", Kind::Integer(1), "How many workers each job has; default 1."),
+    key("partition", Kind::Text, "The partition of Slurm."),
+    key("account", Kind::Text, "The account of Slurm."),
+    key("qos", Kind::Text, "The quality of service of Slurm."),
+    key("time", Kind::Text, "The time limit of a job, such as 2h or 1-00:00:00."),
+    key("memory", Kind::Size, "The memory of a job, such as 8GiB."),
+    key("cpus", Kind::Integer(1), "The cores of a job; default: one a worker."),
+    key("gres", Kind::Text, "Generic resources of a job, such as gpu:1."),
+    key("setup", NAMES, "Lines of shell that run before the interpreter is looked for, such as module load."),
+    key("sbatch", NAMES, "Further options of sbatch."),
+    key("hosts", NAMES, "The hosts on which workers are started."),
+    key("workers_per_host", Kind::Integer(1), "How many workers each host has; default 1."),
+    key("ssh", NAMES, "The command that reaches a host; default ssh -o BatchMode=yes."),
 ];
 
 /// Settings of a stage that may stand under `defaults`.
@@ -414,13 +422,13 @@ pub const BACKENDS: &[Word] = &[
     word("serial", "one item at a time, in order"),
     word("threads", "one Python process with many threads"),
     word("processes", "a process per worker"),
-    later_word("dask", "Dask"),
-    later_word("ray", "Ray"),
-    later_word("mpi", "MPI"),
-    later_word("ipyparallel", "ipyparallel"),
-    later_word("slurm", "Slurm"),
-    later_word("ssh", "SSH"),
-    later_word("bridge", "a program of your own that starts workers"),
+    word("dask", "tasks of Dask"),
+    word("ray", "tasks of Ray"),
+    word("mpi", "tasks of mpi4py.futures"),
+    word("ipyparallel", "tasks of ipyparallel"),
+    word("slurm", "jobs of Slurm"),
+    word("ssh", "processes on other hosts"),
+    word("bridge", "tasks of an executor of your own"),
 ];
 
 const RETRIES_FORMS: &[Kind] = &[Kind::Integer(0), Kind::Shape(&RETRIES)];
@@ -606,7 +614,7 @@ impl Kind {
     /// What it is, in words: `a whole number of at least 1`.
     pub fn describe(&self) -> String {
         let names = |words: &[Word]| {
-            let names: Vec<&str> = words.iter().filter(|w| !w.later).map(|w| w.name).collect();
+            let names: Vec<&str> = words.iter().map(|w| w.name).collect();
             match names.as_slice() {
                 [only] => format!("`{only}`"),
                 many => format!("one of {}", many.join(", ")),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::template::{Expression, RenderError, Scope, Template, TemplateTree};
@@ -433,11 +434,13 @@ impl SharedFormat {
 }
 
 /// Where items run, as configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Engine {
     pub kind: Backend,
     /// For stages that say nothing of it.
     pub workers: Option<usize>,
+    /// What is beyond this machine's own processes.
+    pub remote: Option<Arc<Remote>>,
 }
 
 /// A kind of engine.
@@ -447,6 +450,116 @@ pub enum Backend {
     Threads,
     #[default]
     Processes,
+    Remote,
+}
+
+/// An engine of somebody else's, to whose workers chunks are given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remote {
+    /// Its name under `backends`, or its kind.
+    pub name: String,
+    pub kind: RemoteKind,
+    /// How long a run waits for the first worker.
+    pub start_timeout: Duration,
+    /// Modules and folders that nodes are sent, relative to the workflow.
+    pub upload: Vec<String>,
+    /// How nodes reach this machine.
+    pub address: Option<String>,
+    /// The Python on nodes, or of the bridge.
+    pub interpreter: Option<String>,
+    pub access: Access,
+}
+
+/// How chunks come to the workers of an engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Access {
+    /// Through its client, in a process of its own: what that is told, and the command that it runs under.
+    Bridge {
+        options: Vec<(String, Value)>,
+        launch: Vec<String>,
+    },
+    Slurm(SlurmOptions),
+    Ssh(SshOptions),
+}
+
+/// The kinds of [`Remote`] engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RemoteKind {
+    Dask,
+    Ray,
+    Mpi,
+    Ipyparallel,
+    Bridge,
+    Slurm,
+    Ssh,
+}
+
+impl RemoteKind {
+    /// All of them.
+    pub const ALL: [RemoteKind; 7] = [
+        RemoteKind::Dask,
+        RemoteKind::Ray,
+        RemoteKind::Mpi,
+        RemoteKind::Ipyparallel,
+        RemoteKind::Bridge,
+        RemoteKind::Slurm,
+        RemoteKind::Ssh,
+    ];
+
+    /// Its name in the language.
+    pub fn name(self) -> &'static str {
+        match self {
+            RemoteKind::Dask => "dask",
+            RemoteKind::Ray => "ray",
+            RemoteKind::Mpi => "mpi",
+            RemoteKind::Ipyparallel => "ipyparallel",
+            RemoteKind::Bridge => "bridge",
+            RemoteKind::Slurm => "slurm",
+            RemoteKind::Ssh => "ssh",
+        }
+    }
+
+    /// What a chunk costs beside its items, roughly.
+    pub fn overhead(self) -> Duration {
+        Duration::from_micros(match self {
+            RemoteKind::Dask | RemoteKind::Ipyparallel => 2000,
+            RemoteKind::Ray | RemoteKind::Bridge => 500,
+            RemoteKind::Mpi => 200,
+            RemoteKind::Slurm | RemoteKind::Ssh => 50,
+        })
+    }
+}
+
+/// Jobs of Slurm that hold workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlurmOptions {
+    /// At most so many at once.
+    pub jobs: usize,
+    pub workers_per_job: usize,
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    pub qos: Option<String>,
+    pub time: Option<Duration>,
+    /// Cores of a job.
+    pub cpus: Option<usize>,
+    /// Bytes of a job.
+    pub memory: Option<u64>,
+    pub gres: Option<String>,
+    /// Lines of shell before the interpreter is looked for.
+    pub setup: Vec<String>,
+    /// Further options of sbatch.
+    pub sbatch: Vec<String>,
+}
+
+/// Hosts that are reached by ssh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshOptions {
+    pub hosts: Vec<String>,
+    pub workers_per_host: usize,
+    /// Lines of shell before the interpreter is looked for.
+    pub setup: Vec<String>,
+    /// The command that reaches a host, without its name.
+    pub ssh: Vec<String>,
 }
 
 /// `retries:`.

@@ -103,8 +103,7 @@ fn of_kind(kind: &Kind) -> Json {
 }
 
 fn of_word(word: &Word) -> Json {
-    let doc = if word.later { format!("{} (Not yet supported.)", word.doc) } else { word.doc.to_string() };
-    json!({"const": word.name, "description": doc})
+    json!({"const": word.name, "description": word.doc})
 }
 
 fn or_template(schema: Json) -> Json {

@@ -81,13 +81,6 @@ impl Shapes<'_> {
         }
     }
 
-    fn not_yet(&mut self, what: &str, at: Span) {
-        self.mistakes.push(
-            Diagnostic::new(at, format!("{what} is not yet supported"))
-                .help("it is part of the language, but this version of bpp-flow cannot do it"),
-        );
-    }
-
     fn value(&mut self, key: &'static Key, at: Span, node: &mut Node) {
         if node.is_null() && matches!(key.kind, Kind::Map(_)) {
             node.kind = yaml::Kind::Map(Vec::new());
@@ -173,10 +166,9 @@ impl Shapes<'_> {
 
     fn word(&mut self, words: &'static [Word], what: &str, text: &str, at: Span) {
         match words.iter().find(|w| w.name == text) {
-            Some(word) if word.later => self.not_yet(&format!("`{text}` as {what}"), at),
             Some(_) => {}
             None => {
-                let there: Vec<&str> = words.iter().filter(|w| !w.later).map(|w| w.name).collect();
+                let there: Vec<&str> = words.iter().map(|w| w.name).collect();
                 let help = match nearest(text, there.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None if there.len() == 1 => format!("the only word here is `{}`", there[0]),

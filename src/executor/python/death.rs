@@ -83,17 +83,17 @@ impl Worker {
             [(number, in_hand)] => {
                 let Some(lane) = &mut self.lanes[number] else { return };
                 self.strikes = 0;
-                let InHand::Item(item) = in_hand else { return lane.divide() };
+                let InHand::Item(item) = in_hand else { return lane.chunk.divide() };
                 let failure = match limit {
                     Some(limit) => over_memory(limit, exit.peak_kib),
                     None => crash(exit.status),
                 };
                 let failure = Failure { output: process.tail(), ..failure };
-                let usage = lane.usage(exit.peak_kib);
-                if let Some(outcomes) = lane.hand.tally.fail(item, failure, usage) {
-                    self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
+                let usage = lane.chunk.usage(exit.peak_kib);
+                if let Some(outcomes) = lane.chunk.hand.tally.fail(item, failure, usage) {
+                    self.seat.shared.report(Report::Part { task: lane.chunk.hand.task, outcomes });
                 }
-                lane.keep_rest();
+                lane.chunk.keep_rest();
             }
             _ => self.suspect_all(),
         }
@@ -101,14 +101,14 @@ impl Worker {
 
     /// A death with several lanes in hand: what is left of all of them is run again, one task at a time.
     fn suspect_all(&self) {
-        let items = self.lanes.iter().flatten().map(|lane| lane.hand.tally.left()).sum();
+        let items = self.lanes.iter().flatten().map(|lane| lane.chunk.hand.tally.left()).sum();
         self.seat.shared.queues().go_solo(self.seat.pool(), items);
     }
 
     /// Whether items were begun that nothing was heard of.
     fn has_begun_more(&self, process: &Process) -> bool {
         let mut lanes = self.lanes.iter().enumerate().filter_map(|(number, lane)| Some((number, lane.as_ref()?)));
-        lanes.any(|(number, lane)| process.slot.begun(number, lane.hand.seq) > lane.reported())
+        lanes.any(|(number, lane)| process.slot.begun(number, lane.chunk.hand.seq) > lane.chunk.reported())
     }
 
     /// A death for which no item can be named: all that were in hand are tried again, of one lane at a time, in halves,
@@ -120,11 +120,11 @@ impl Worker {
             _ => return self.suspect_all(),
         }
         for lane in self.lanes.iter_mut().flatten() {
-            let Some(item) = lane.lose() else { continue };
+            let Some(item) = lane.chunk.lose() else { continue };
             let failure = Failure::new(FailureKind::Crash, format!("its worker {how}"));
             let failure = Failure { output: tail.to_string(), ..failure };
-            if let Some(outcomes) = lane.hand.tally.fail(item, failure, lane.usage(0)) {
-                self.seat.shared.report(Report::Part { task: lane.hand.task, outcomes });
+            if let Some(outcomes) = lane.chunk.hand.tally.fail(item, failure, lane.chunk.usage(0)) {
+                self.seat.shared.report(Report::Part { task: lane.chunk.hand.task, outcomes });
             }
             self.strikes += 1;
             self.last_words = format!("the Python worker {how}, with one item after the other");
@@ -142,14 +142,14 @@ impl Worker {
     fn lay_down(&mut self, number: usize) {
         let goes_on = self.strikes < STRIKES && self.seat.phase() == Phase::Open && !self.retired;
         let Some(lane) = &mut self.lanes[number] else { return };
-        if goes_on && lane.waits_for_process() {
+        if goes_on && lane.chunk.waits_for_process() {
             return;
         }
         let Some(lane) = self.lanes[number].take() else { return };
         if self.strikes >= STRIKES {
-            self.seat.broken(&lane.hand, self.last_words.clone());
+            self.seat.broken(&lane.chunk.hand, self.last_words.clone());
         } else {
-            self.seat.end(&lane.hand);
+            self.seat.end(&lane.chunk.hand);
         }
     }
 }

@@ -22,11 +22,38 @@ const MODULES: [(&str, &str); 11] = [
     ("bpp_flow.worker", include_str!("../../../python/bpp_flow/worker.py")),
 ];
 
+/// What keepers on other machines are: the last one is theirs.
+const NODE_MODULES: [(&str, &str); 2] = [
+    ("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")),
+    ("bpp_flow.node", include_str!("../../../python/bpp_flow/node.py")),
+];
+
+/// What the process is that holds an engine's client.
+const BRIDGE_MODULES: [(&str, &str); 3] = [
+    ("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")),
+    ("bpp_flow.engines", include_str!("../../../python/bpp_flow/engines.py")),
+    ("bpp_flow.bridge", include_str!("../../../python/bpp_flow/bridge.py")),
+];
+
 /// The first frame to every worker: what it is.
 pub fn source_frame() -> Vec<u8> {
+    frame_of(&MODULES)
+}
+
+/// The first frame to a keeper that is started on another machine.
+pub fn node_frame() -> Vec<u8> {
+    frame_of(&NODE_MODULES)
+}
+
+/// The first frame to a bridge.
+pub fn bridge_frame() -> Vec<u8> {
+    frame_of(&BRIDGE_MODULES)
+}
+
+fn frame_of(modules: &[(&str, &str)]) -> Vec<u8> {
     let mut writer = begin(kind::SOURCE, &[]);
-    writer.list(MODULES.len());
-    for (name, source) in MODULES {
+    writer.list(modules.len());
+    for (name, source) in modules {
         writer.tuple(2);
         writer.text(name);
         writer.text(source);

@@ -85,7 +85,6 @@ fn build(
         params: &params.values,
         env: options.env,
         dir: &options.dir,
-        elsewhere,
         backend: options.backend,
         mistakes,
         sources: HashMap::new(),
@@ -159,8 +158,6 @@ struct Builder<'a> {
     params: &'a [(String, Value)],
     env: &'a Environment<'a>,
     dir: &'a Path,
-    /// It is not what will run here.
-    elsewhere: bool,
     /// The backend of the command line.
     backend: Option<&'a str>,
     mistakes: &'a mut Diagnostics,
