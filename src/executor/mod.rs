@@ -20,6 +20,8 @@ mod process;
 mod programs;
 mod python;
 mod queue;
+#[allow(dead_code, reason = "until the hub is there")]
+mod remote;
 mod search_path;
 mod seat;
 mod slot;

@@ -1,0 +1,3 @@
+//! Workers on other machines.
+
+pub(super) mod listener;
