@@ -1,0 +1,577 @@
+"""A keeper: looks after one Python worker, or runs commands, for a bpp-flow that may be on another machine.
+
+It decides nothing: it does what the frames say, one task at a time, and tells what came of it. When the stream ends,
+it ends everything that it started, and itself. The frames are described in bpp-flow's `executor/remote`.
+"""
+
+import marshal
+import os
+import select
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections import deque
+
+from .cache import Cache
+from .child import Child
+from .commands import Commands
+from .frames import Damaged, Stream
+from .guard import MOST_LOSSES, guard
+from .processes import NotStartedWorker, adopt_orphans
+from .tasks import BROKEN, COMMANDS, END, LOST, NUMBERS, REFUSED, SEQ, Job, Pool, Task
+
+PROTOCOL = 1
+BEAT = 10  # seconds
+SILENCE = 60
+# A result that grows beyond this inside an engine's task is cut.
+MOST_SENT = 64 << 20
+# A keeper of an engine's worker that had nothing to do for so long ends.
+IDLE = 60
+# Bytes that wait to be sent from which on no more are made.
+CONGESTED = 8 << 20
+CONNECT = 3
+PATIENCE = 60
+LEASH_TRIES = 15
+# How long a worker's SIGTERM waits for the keeper's own: Slurm sends it to everybody.
+TOGETHER = 0.1
+clock = time.monotonic
+
+
+class Over(Exception):
+    """The keeper's life is over."""
+
+
+class Unusable(Exception):
+    """A pool whose files cannot be had, in words."""
+
+
+class NoConnection(Exception):
+    """Why bpp-flow cannot be reached, in words."""
+
+
+class Keeper:
+    """What a keeper has in hand. `local`: the stream is a socket to an engine's worker, which sends no beats."""
+
+    def __init__(self, stream, life=None, local=False, idle=None):
+        self.stream = stream
+        self.life = life
+        self.local = local
+        self.idle = idle
+        self.most_sent = MOST_SENT if local else 1 << 62
+        self.runtime = None
+        self.pools = {}
+        self.jobs = {}
+        self.bodies = {}
+        # The tasks that wait, and the one in hand.
+        self.queue = deque()
+        self.task = None
+        # What runs tasks: a worker, or commands, of one pool.
+        self.child = None
+        self.cache = Cache()
+        # Digests that were asked for, and those that came and cannot be kept: why.
+        self.asked = set()
+        self.unusable = {}
+        self.stopping = self.quitting = False
+        self.leash = None
+        self.arrived = []
+        self.heard = self.leash_heard = self.spoke = self.active = clock()
+        self.poll = select.poll()
+        # What is called when a descriptor is ready; the streams, and for what they are waited for.
+        self.calls = {}
+        self.streams = {}
+        self.null = os.open(os.devnull, os.O_RDWR)
+        self.awake, self.wake = socket.socketpair()
+        self.signals = b""
+        self.adopts = True
+        self.handlers = {
+            ord("R"): self.take_runtime,
+            ord("P"): self.take_pool,
+            ord("J"): self.take_job,
+            ord("B"): self.take_body,
+            ord("T"): self.take_task,
+            ord("S"): self.take_stop,
+            ord("C"): self.take_cancel,
+            ord("U"): self.take_blob,
+            ord("Q"): self.take_quit,
+        }
+
+    # Its life.
+
+    def serve(self):
+        """Works until the stream ends, it is told to quit, or has had nothing to do for too long."""
+        self.adopts = adopt_orphans()
+        self.listen_to_signals()
+        self.watch(self.stream, self.hear)
+        if self.life is not None:
+            self.watch_fd(self.life.fileno(), False, self.leave)
+        try:
+            while True:
+                self.round()
+        except Over:
+            pass
+        finally:
+            self.end_child()
+
+    def listen_to_signals(self):
+        for end in (self.awake, self.wake):
+            end.setblocking(False)
+        for each in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(each, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.set_wakeup_fd(self.wake.fileno(), warn_on_full_buffer=False)
+        self.watch_fd(self.awake.fileno(), False, self.hear_signals)
+
+    def leave(self):
+        raise Over
+
+    def end_child(self):
+        if self.child is None:
+            return
+        if self.task is None and not self.stream.ended and self.signals.find(signal.SIGTERM) < 0:
+            self.child.say_farewell()
+        else:
+            self.child.kill()
+
+    def round(self):
+        """Waits, and does what is to be done then."""
+        limit = self.prepare_to_wait()
+        for fd, _ in self.poll.poll(limit):
+            # It may have been closed by what another one led to.
+            call = self.calls.get(fd)
+            if call is not None:
+                call()
+        for stream in [stream for stream in self.streams if stream.more]:
+            self.calls[stream.fileno()]()
+        if self.stream.ended:
+            raise Over
+        self.look(clock())
+        while self.task is None and self.queue and self.begin():
+            pass
+
+    def prepare_to_wait(self):
+        """Sends what is to be sent; milliseconds until something is to be done, whatever is heard."""
+        congested = self.is_congested()
+        eager = False
+        for stream, waited in self.streams.items():
+            if stream.backlog:
+                stream.flush()
+            events = select.POLLOUT if stream.backlog else 0
+            if not stream.ended and (not congested or self.child is None or stream is not self.child.stream):
+                events |= select.POLLIN
+            eager = eager or stream.more or (stream.ended and stream is not self.child_stream())
+            if events != waited:
+                self.streams[stream] = events
+                if not events:
+                    self.poll.unregister(stream.fileno())
+                else:
+                    self.poll.register(stream.fileno(), events)
+        if eager:
+            return 0
+        limit = self.patience(clock())
+        return None if limit is None else max(0, int(limit * 1000 + 0.999))
+
+    def patience(self, now):
+        waits = []
+        if not self.local:
+            waits = [self.spoke + BEAT - now, self.heard + SILENCE - now]
+        if self.leash is not None:
+            waits += [self.spoke + BEAT - now, self.leash_heard + SILENCE - now]
+        if self.idle and self.task is None:
+            waits.append(self.active + self.idle - now)
+        wait = self.child.patience(now) if self.child is not None else None
+        if wait is not None:
+            waits.append(wait)
+        return min(waits) if waits else None
+
+    def look(self, now):
+        """Looks after everything that depends on the time."""
+        if self.child is not None:
+            self.child.look(now)
+        if now - self.spoke >= BEAT:
+            self.spoke = now
+            for stream in (None if self.local else self.stream, self.leash):
+                if stream is not None:
+                    stream.send(ord("b"))
+        if not self.local and now - self.heard >= SILENCE:
+            raise Over
+        if self.leash is not None and (self.leash.ended or now - self.leash_heard >= SILENCE):
+            raise Over
+        if self.task is None and not self.queue and not self.stream.backlog:
+            if self.quitting or (self.idle and now - self.active >= self.idle):
+                raise Over
+
+    # Descriptors.
+
+    def watch(self, stream, call):
+        self.calls[stream.fileno()] = call
+        self.streams[stream] = 0
+
+    def unwatch(self, stream):
+        if self.streams.pop(stream, 0):
+            self.poll.unregister(stream.fileno())
+        self.calls.pop(stream.fileno(), None)
+
+    def watch_fd(self, fd, writes, call):
+        self.calls[fd] = call
+        self.poll.register(fd, select.POLLOUT if writes else select.POLLIN)
+
+    def unwatch_fd(self, fd):
+        if self.calls.pop(fd, None) is not None:
+            self.poll.unregister(fd)
+
+    def child_stream(self):
+        return self.child.stream if self.child is not None else None
+
+    def is_congested(self):
+        """Whether bpp-flow takes no more for now."""
+        return self.stream.backlog > CONGESTED
+
+    # Signals.
+
+    def read_signals(self):
+        try:
+            self.signals += self.awake.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def hear_signals(self):
+        self.read_signals()
+        if signal.SIGTERM in self.signals:
+            raise Over
+        ended = signal.SIGCHLD in self.signals
+        self.signals = b""
+        if ended and self.child is not None:
+            self.child.look_for_end()
+        if self.arrived:
+            self.take_leash(self.arrived.pop())
+
+    def is_being_ended(self, status):
+        """Whether a death is part of the keeper's own end: Slurm sends SIGTERM to everybody."""
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGTERM:
+            return False
+        deadline = clock() + TOGETHER
+        while signal.SIGTERM not in self.signals and clock() < deadline:
+            select.select([self.awake], [], [], max(0, deadline - clock()))
+            self.read_signals()
+        if signal.SIGTERM not in self.signals:
+            # What was read along is still to be heard.
+            self.wake.send(self.signals)
+            self.signals = b""
+            return False
+        self.wake.send(b"\0")
+        return True
+
+    # Frames.
+
+    def hear(self):
+        self.stream.fill()
+        self.heard = clock()
+        for kind, payload in self.stream.frames():
+            call = self.handlers.get(kind)
+            if call is not None:
+                call(payload)
+
+    def tell(self, kind, *parts):
+        self.stream.send(kind[0], *parts)
+
+    def take_runtime(self, payload):
+        self.runtime = marshal.loads(payload)
+        invitation = self.runtime.get("leash")
+        if self.local and invitation is not None:
+            threading.Thread(target=fasten, args=(self, invitation), daemon=True).start()
+
+    def take_pool(self, payload):
+        pool = Pool(payload)
+        self.pools[pool.number] = pool
+
+    def take_job(self, payload):
+        _, pool = NUMBERS.unpack_from(payload)
+        job = Job(payload, self.pools[pool])
+        self.jobs[job.number] = job
+
+    def take_body(self, payload):
+        (seq,) = SEQ.unpack_from(payload)
+        self.bodies.setdefault(seq, []).append(memoryview(payload)[SEQ.size:])
+
+    def take_task(self, payload):
+        (seq,) = SEQ.unpack_from(payload)
+        task = Task(payload, self.bodies.pop(seq, []), self.jobs)
+        if self.stopping:
+            self.answer(task, REFUSED)
+        else:
+            self.queue.append(task)
+
+    def take_stop(self, _payload=b""):
+        self.stopping = True
+        if self.task is not None:
+            self.child.stop()
+        while self.queue:
+            self.answer(self.queue.popleft(), REFUSED)
+
+    def take_cancel(self, payload):
+        (seq,) = SEQ.unpack_from(payload)
+        self.bodies.pop(seq, None)
+        if self.task is not None and self.task.seq == seq:
+            task, self.task = self.task, None
+            self.active = clock()
+            self.child.kill()
+        else:
+            task = next((task for task in self.queue if task.seq == seq), None)
+            if task is not None:
+                self.queue.remove(task)
+        # Who asked has forgotten it, but an engine's worker waits for its end.
+        if self.local and task is not None:
+            self.answer(task, LOST, text="cancelled")
+
+    def take_quit(self, _payload):
+        self.quitting = True
+
+    # Files.
+
+    def take_blob(self, payload):
+        digest, content = bytes(payload[:32]).hex(), memoryview(payload)[32:]
+        self.asked.discard(digest)
+        try:
+            if any(digest in pool.upload for pool in self.pools.values()):
+                self.cache.keep_folder(digest, content)
+            else:
+                self.cache.keep_file(digest, content)
+        except (OSError, ValueError, TypeError, EOFError) as error:
+            self.unusable[digest] = "what was sent to this node cannot be kept here: %s" % error
+
+    def has_files(self, pool):
+        """Whether what the pool needs is on this node; asks for it if not."""
+        if pool.folders is not None:
+            return True
+        wanted = list(pool.upload)
+        beside = {entry["path"]: entry for entry in pool.share}
+        wanted += [entry["digest"] for entry in pool.share if not is_here(entry)]
+        for digest in wanted:
+            if digest in self.unusable:
+                raise Unusable(self.unusable[digest])
+        missing = [digest for digest in wanted if not self.cache.has(digest)]
+        for digest in missing:
+            if digest not in self.asked:
+                self.asked.add(digest)
+                self.tell(b"n", bytes.fromhex(digest))
+        if missing:
+            return False
+        pool.folders = [self.cache.path(digest) for digest in pool.upload]
+        for path, entry in beside.items():
+            place = path if is_here(entry) else self.cache.path(entry["digest"])
+            rows = beside.get(path + ".rows")
+            if rows is not None and place != path and not is_here(rows):
+                self.cache.link(rows["digest"], entry["digest"] + ".rows")
+            found = os.stat(place)
+            pool.shared[path] = place, found.st_size, found.st_mtime_ns, found.st_ino
+        return True
+
+    # Tasks.
+
+    def begin(self):
+        """Begins the task that has waited longest; whether another one may be begun."""
+        task = self.queue[0]
+        try:
+            if not self.has_files(task.pool):
+                return False
+            self.queue.popleft()
+            self.provide(task)
+        except (Unusable, NotStartedWorker) as why:
+            if self.queue and self.queue[0] is task:
+                self.queue.popleft()
+            self.answer(task, BROKEN, text=str(why))
+            return True
+        except OSError as error:
+            self.answer(task, BROKEN, text="cannot start a process: %s" % error)
+            return True
+        self.task = task
+        if not self.local:
+            self.tell(b"s", task.key)
+        self.child.begin(task)
+        return True
+
+    def provide(self, task):
+        """Has the child at hand that can run it."""
+        kind = Commands if task.form == COMMANDS else Child
+        child = self.child
+        if child is not None:
+            if type(child) is kind and child.pool is task.pool and child.room() >= task.items:
+                return
+            child.say_farewell()
+        self.child = kind(self, task.pool)
+
+    def forget_child(self):
+        self.child = None
+
+    def end_task(self, task, how, *fields, **more):
+        self.task = None
+        self.active = clock()
+        self.answer(task, how, *fields, **more)
+
+    def answer(self, task, how, begun=0, status=0, peak=0, over=False, word=0, text=""):
+        told = END.pack(task.seq, how, begun, status, peak, over, word)
+        self.tell(b"e", told, text.encode("utf-8", "backslashreplace"))
+
+    # The leash.
+
+    def take_leash(self, sock):
+        self.leash = Stream(sock)
+        self.leash_heard = clock()
+        self.watch(self.leash, self.hear_leash)
+
+    def hear_leash(self):
+        self.leash.fill()
+        self.leash_heard = clock()
+        for kind, payload in self.leash.frames():
+            if kind == ord("S"):
+                self.take_stop()
+            elif kind == ord("C"):
+                self.take_cancel(payload)
+        if self.leash.ended:
+            raise Over
+
+
+def is_here(entry):
+    """Whether a shared object lies on this node where it lies on bpp-flow's: on a file system that they share."""
+    try:
+        found = os.stat(entry["path"])
+    except OSError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (entry["size"], entry["mtime_ns"])
+
+
+# Connections.
+
+
+def connect(invitation):
+    """A connection to the bpp-flow that invites, at the first of its addresses that answers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=invitation["certificate"])
+    told = "it has no address"
+    for address in invitation["addresses"]:
+        sock = None
+        try:
+            sock = socket.create_connection((address, invitation["port"]), CONNECT)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return context.wrap_socket(sock)
+        except OSError as error:
+            told = "%s, port %d: %s" % (address, invitation["port"], error)
+            if sock is not None:
+                sock.close()
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise Refused(told) from None
+    raise NoConnection(told)
+
+
+class Refused(NoConnection):
+    """Who answers is not the bpp-flow that invited."""
+
+
+def connect_patiently(invitation):
+    """The same, again and again for a while."""
+    deadline = clock() + PATIENCE
+    pause = 0.2
+    while True:
+        try:
+            return connect(invitation)
+        except Refused:
+            raise
+        except NoConnection:
+            if clock() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(5, 2 * pause)
+
+
+def greet(sock, invitation, role, job=None, until=None):
+    host = socket.gethostname()
+    hello = {
+        "protocol": PROTOCOL,
+        "token": invitation["token"],
+        "role": role,
+        "name": "%s:%d" % (host, os.getpid()),
+        "host": host,
+        "pid": os.getpid(),
+        "job": job,
+        "python": sys.version.split()[0],
+        "slots": 1,
+        "until": until,
+    }
+    payload = marshal.dumps(hello, 2)
+    sock.sendall(len(payload).to_bytes(4, "little") + b"h" + payload)
+
+
+def fasten(keeper, invitation):
+    """Ties a keeper of an engine's worker to its bpp-flow, if that can be reached from here."""
+    for _ in range(LEASH_TRIES):
+        try:
+            sock = connect(invitation)
+            greet(sock, invitation, "leash")
+        except (OSError, NoConnection):
+            time.sleep(1)
+            continue
+        keeper.arrived.append(sock)
+        keeper.wake.send(b"\0")
+        return
+
+
+def serve(stream, life=None, local=False, idle=None):
+    """A keeper's life on a stream (a socket, or TLS); gives the keeper as it was at its end."""
+    keeper = Keeper(stream, life, local, idle)
+    try:
+        keeper.serve()
+    except Damaged:
+        pass
+    return keeper
+
+
+def main(reader):
+    """The keeper of an engine's worker; its socket is descriptor 3."""
+    sock = socket.socket(fileno=reader.fileno())
+    sock.setblocking(False)
+    os.set_inheritable(sock.fileno(), False)
+    received = reader.peek()
+
+    def body(_number, life):
+        serve(Stream(sock, received), life, local=True, idle=IDLE)
+        return 0
+
+    code = guard(body, release=sock.close)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def main_job(settings):
+    """What a job of a native engine runs: so many keepers, each with a connection of its own."""
+    while os.open(os.devnull, os.O_RDWR) <= 2:
+        pass
+    invitation = settings["invitation"]
+    until = os.environ.get("SLURM_JOB_END_TIME") or settings["until"]
+    until = float(until) if until else None
+
+    def body(_number, life):
+        try:
+            sock = connect_patiently(invitation)
+            greet(sock, invitation, "keeper", settings["job"], until)
+        except (OSError, NoConnection) as error:
+            return report(life, "bpp-flow cannot be reached: %s" % error)
+        keeper = serve(Stream(sock), life, idle=settings["idle"])
+        if keeper.runtime is None:
+            return report(life, "bpp-flow refused this worker, or is gone")
+        return 0
+
+    code = guard(body, settings["workers"], MOST_LOSSES)
+    sys.exit(1 if code else 0)
+
+
+def report(life, words):
+    """Has the guard say it, once for all keepers that say the same."""
+    life.sendall(b"!%s\n" % words.encode("utf-8", "backslashreplace"))
+    return 1
