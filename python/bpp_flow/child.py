@@ -29,8 +29,10 @@ SILENCE = 1  # a process that stopped talking but runs on is ended after this ti
 GRACE = 1  # how long a process may take to end when asked to
 DISSOLVE = 0.01  # how often a dissolving process group is looked at
 TAIL = 16 << 10
+HELLO_FRAME, PART_FRAME, DONE_FRAME, BROKEN_FRAME = b"HPDX"
 PART = struct.Struct("<QII")
 BEGUN_OF = struct.Struct("<QI")
+NEVER = float("inf")
 clock = time.monotonic
 
 
@@ -75,6 +77,8 @@ class Child:
             slot.close()
         self.capture = capture
         self.memory = Sampler(pool.memory, self.pid)
+        # Nothing but its task needs to be looked after.
+        self.calm = pool.memory is None
         self.stream = Stream(ours)
         self.stream.put(keeper.runtime["worker"])
         keeper.watch(self.stream, self.hear)
@@ -116,23 +120,24 @@ class Child:
         """No new item is taken."""
         self.slot[STOP] = 1
 
-    def patience(self, now):
-        """Seconds until it is to be looked at."""
+    def next_look(self, now):
+        """When it is to be looked at."""
+        task = self.task
+        if self.calm and self.ready:
+            if task is None:
+                return NEVER
+            if not task.timeout:
+                return now + STUCK / 2 if task.items > 1 else NEVER
         if self.ended is not None:
-            return DISSOLVE
-        waits = [self.memory.patience(now)]
+            return now + DISSOLVE
+        due = self.memory.next
         if self.kill_at is not None:
-            waits.append(self.kill_at - now)
+            due = min(due, self.kill_at)
         if self.silent is not None:
-            waits.append(self.silent + SILENCE - now)
-        if self.task is not None:
-            if not self.ready:
-                waits.append(self.started + HELLO - now)
-            if self.task.timeout:
-                waits.append(TICK)
-            elif self.task.items > 1:
-                waits.append(STUCK / 2)
-        return min((wait for wait in waits if wait is not None), default=None)
+            due = min(due, self.silent + SILENCE)
+        if task is not None:
+            due = min(due, now + (TICK if task.timeout else STUCK / 2))
+        return due
 
     # What it says.
 
@@ -149,29 +154,35 @@ class Child:
             self.mute(str(error))
         if stream.ended and self.silent is None and self.kill_at is None:
             self.silent = clock()
+            self.calm = False
 
     def accept(self, kind, payload):
         task = self.task
-        if kind == 72:  # H
+        if kind == HELLO_FRAME:
             self.ready = True
-        elif kind not in b"PDX" or len(payload) < 8:
+        elif kind not in (PART_FRAME, DONE_FRAME, BROKEN_FRAME) or len(payload) < 8:
             raise Damaged("a frame of unknown kind %r" % chr(kind))
         elif task is None or payload[:8] != task.key:
             return
-        elif kind == 80:  # P
-            _, first, items = PART.unpack_from(payload)
-            if self.verdict is not None and first <= self.verdict[1] - 1 < first + items:
-                return
-            self.reported = first + items
-            self.sent += len(payload)
-            self.keeper.tell(b"p", task.key, b"P", payload)
-            if self.sent > self.keeper.most_sent:
-                self.stop()
-        elif kind == 68:  # D
-            if self.verdict is None:
-                self.end_task(DONE, BEGUN_OF.unpack(payload)[1])
-        elif self.verdict is None:
+        elif kind == PART_FRAME:
+            self.accept_part(task, payload)
+        elif self.verdict is not None:
+            return
+        elif kind == DONE_FRAME:
+            self.end_task(DONE, BEGUN_OF.unpack(payload)[1])
+        else:
             self.end_task(BROKEN, text=marshal.loads(payload[8:]))
+
+    def accept_part(self, task, payload):
+        _, first, items = PART.unpack_from(payload)
+        if self.verdict is not None and first < self.verdict[1] <= first + items:
+            # The item whose time was over ended after all.
+            return
+        self.reported = first + items
+        self.sent += len(payload)
+        self.keeper.tell(b"p", task.key, b"P", payload)
+        if self.sent > self.keeper.most_sent:
+            self.stop()
 
     def end_task(self, how, begun=0, status=0, peak=0, over=False, word=0, text=""):
         task, self.task = self.task, None
@@ -240,6 +251,7 @@ class Child:
         self.stop()
         kill(-self.pid, signal.SIGTERM)
         self.kill_at = clock() + GRACE
+        self.calm = False
 
     # Its end.
 
@@ -298,7 +310,7 @@ class Child:
 
     def say_farewell(self):
         """Lets an idle process end by itself."""
-        self.stream.send(81)  # Q
+        self.stream.send(ord("Q"))
         self.stream.flush()
         deadline = clock() + GRACE
         pause = 0.001

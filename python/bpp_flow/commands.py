@@ -22,6 +22,7 @@ FLUSH_AFTER = 0.005
 FLUSH_BYTES = 64 << 10
 GRACE = 1
 DISSOLVE = 0.01
+NEVER = float("inf")
 clock = time.monotonic
 
 
@@ -124,11 +125,12 @@ class Commands:
             self.found[argv[0]] = paths[0] if paths else None
         return Running(self, number, begun, paths, argv, own, stdin)
 
-    def patience(self, now):
-        waits = [self.flushed + FLUSH_AFTER - now] if self.results else []
+    def next_look(self, now):
+        """When something is to be done, whatever is heard."""
+        due = self.flushed + FLUSH_AFTER if self.results else NEVER
         if self.running is not None:
-            waits.extend(self.running.patience(now))
-        return min((wait for wait in waits if wait is not None), default=None)
+            return min(due, self.running.next_look(now))
+        return due if self.task is None or self.keeper.is_congested() else now
 
     def look(self, now):
         if self.results and now - self.flushed >= FLUSH_AFTER:
@@ -283,12 +285,12 @@ class Running:
         for place in list(self.pipes):
             self.shut(place)
 
-    def patience(self, now):
+    def next_look(self, now):
         if self.ended is not None:
-            return [DISSOLVE]
+            return now + DISSOLVE
         if self.kill_at is not None:
-            return [self.kill_at - now]
-        return [self.memory.patience(now), self.deadline and self.deadline - now]
+            return self.kill_at
+        return self.memory.next if self.deadline is None else min(self.memory.next, self.deadline)
 
     def look(self, now):
         """Asks it to end if it went beyond a limit, and kills it if it was asked long enough ago."""

@@ -25,6 +25,9 @@ class Stream:
     def __init__(self, sock, received=b""):
         sock.setblocking(False)
         self.socket = sock
+        # A read that gives less has found all there is; of TLS it is a record at most.
+        self.pending = getattr(sock, "pending", None)
+        self.enough = PIECE if self.pending is None else 1
         self.received = bytearray(received)
         self.at = 0
         # A large frame, being read in place: (kind, payload), and how much of it is there.
@@ -36,39 +39,45 @@ class Stream:
         self.backlog = 0
         self.ended = False
         # Whether there may be more to read that `poll` knows nothing of.
-        self.more = False
+        self.more = bool(received)
 
     def fileno(self):
         return self.socket.fileno()
 
     def fill(self):
-        """Reads what there is."""
+        """Reads what there is, or a good part of it: `poll` knows of the rest, or `more` tells."""
         self.more = False
         try:
             for _ in range(ROUNDS):
-                if not self.read():
+                size = self.read()
+                if not size:
                     self.ended = True
-                    return
-            self.more = True
+                if size < self.enough or not self.has_room():
+                    break
+            else:
+                self.more = True
         except LATER:
             pass
         except OSError:
             self.ended = True
+        if self.pending is not None and self.pending():
+            self.more = True
 
     def read(self):
-        if self.large is not None:
-            rest = memoryview(self.large[1])[self.filled:]
-            size = self.socket.recv_into(rest[:8 * PIECE])
-            self.filled += size
-            if size == len(rest):
-                # It is taken before anything behind it is read.
-                raise BlockingIOError
+        if self.large is None:
+            size = self.socket.recv_into(self.space)
+            self.received += self.space[:size]
             return size
-        size = self.socket.recv_into(self.space)
-        self.received += self.space[:size]
-        if len(self.received) - self.at > 4 * PIECE:
-            raise BlockingIOError
+        rest = memoryview(self.large[1])[self.filled:]
+        size = self.socket.recv_into(rest[:8 * PIECE])
+        self.filled += size
         return size
+
+    def has_room(self):
+        """Whether more is to be read before what is here was taken."""
+        if self.large is not None:
+            return self.filled < len(self.large[1])
+        return len(self.received) - self.at < 4 * PIECE
 
     def frames(self):
         """The frames that are there: kinds and payloads."""
@@ -114,18 +123,22 @@ class Stream:
 
     def send(self, kind, *parts):
         """Takes a frame; it is written by `flush`."""
-        size = sum(map(len, parts))
-        self.put(HEAD.pack(size, kind), *parts)
+        size = 0
+        for part in parts:
+            size += len(part)
+        self.unsent.append(HEAD.pack(size, kind))
+        self.unsent += parts
+        self.backlog += HEAD.size + size
 
     def put(self, *parts):
         """Takes bytes that are frames already."""
-        self.unsent.extend(parts)
+        self.unsent += parts
         self.backlog += sum(map(len, parts))
 
     def flush(self):
         """Writes what can be written."""
         try:
-            while self.piece is not None or self.unsent:
+            while self.backlog:
                 if self.piece is None:
                     self.piece = self.gather()
                 size = self.socket.send(self.piece[:PIECE])
@@ -141,17 +154,15 @@ class Stream:
 
     def gather(self):
         """The next bytes, small ones together."""
-        first = self.unsent.popleft()
-        if len(first) >= PIECE or not self.unsent:
-            return memoryview(first)
-        parts, size = [first], len(first)
-        while self.unsent and size + len(self.unsent[0]) <= PIECE:
+        if self.backlog <= PIECE:
+            parts = list(self.unsent)
+            self.unsent.clear()
+            return memoryview(b"".join(parts))
+        parts, size = [self.unsent.popleft()], 0
+        while self.unsent and len(parts[0]) < PIECE and size < PIECE:
             parts.append(self.unsent.popleft())
             size += len(parts[-1])
-        return memoryview(b"".join(parts))
-
-    def is_sending(self):
-        return self.backlog > 0
+        return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self):
         self.socket.close()

@@ -77,7 +77,11 @@ class Keeper:
         self.stopping = self.quitting = False
         self.leash = None
         self.arrived = []
-        self.heard = self.leash_heard = self.spoke = self.active = clock()
+        self.now = self.heard = self.leash_heard = self.active = clock()
+        self.beat_at = self.now + BEAT
+        # When to look after what depends on the time; whether there is something that `poll` knows nothing of.
+        self.due = 0
+        self.eager = False
         self.poll = select.poll()
         # What is called when a descriptor is ready; the streams, and for what they are waited for.
         self.calls = {}
@@ -137,70 +141,82 @@ class Keeper:
 
     def round(self):
         """Waits, and does what is to be done then."""
-        limit = self.prepare_to_wait()
-        for fd, _ in self.poll.poll(limit):
+        self.prepare_to_wait()
+        wait = self.due - self.now
+        ready = self.poll.poll(int(wait * 1000 + 0.999) if wait > 0 else 0)
+        self.now = now = clock()
+        for fd, _ in ready:
             # It may have been closed by what another one led to.
             call = self.calls.get(fd)
             if call is not None:
                 call()
-        for stream in [stream for stream in self.streams if stream.more]:
-            self.calls[stream.fileno()]()
+        if self.eager:
+            self.hear_more()
         if self.stream.ended:
             raise Over
-        self.look(clock())
+        if now >= self.due:
+            self.look(now)
         while self.task is None and self.queue and self.begin():
             pass
 
+    def hear_more(self):
+        """Reads what was read from a socket before it was asked for: `poll` knows nothing of that."""
+        for stream in list(self.streams):
+            if (stream.more or stream.ended) and stream in self.streams:
+                self.calls[stream.fileno()]()
+
     def prepare_to_wait(self):
-        """Sends what is to be sent; milliseconds until something is to be done, whatever is heard."""
-        congested = self.is_congested()
+        """Sends what is to be sent; reckons when something is to be done, whatever is heard."""
         eager = False
+        congested = self.stream.backlog > CONGESTED
         for stream, waited in self.streams.items():
             if stream.backlog:
                 stream.flush()
             events = select.POLLOUT if stream.backlog else 0
-            if not stream.ended and (not congested or self.child is None or stream is not self.child.stream):
+            if stream.ended:
+                eager = eager or stream is not self.child.stream
+            elif not congested or self.child is None or stream is not self.child.stream:
                 events |= select.POLLIN
-            eager = eager or stream.more or (stream.ended and stream is not self.child_stream())
+                eager = eager or stream.more
             if events != waited:
                 self.streams[stream] = events
-                if not events:
-                    self.poll.unregister(stream.fileno())
-                else:
+                if events:
                     self.poll.register(stream.fileno(), events)
-        if eager:
-            return 0
-        limit = self.patience(clock())
-        return None if limit is None else max(0, int(limit * 1000 + 0.999))
+                else:
+                    self.poll.unregister(stream.fileno())
+        self.eager = eager
+        self.due = 0 if eager else self.next_look()
 
-    def patience(self, now):
-        waits = []
-        if not self.local:
-            waits = [self.spoke + BEAT - now, self.heard + SILENCE - now]
-        if self.leash is not None:
-            waits += [self.spoke + BEAT - now, self.leash_heard + SILENCE - now]
-        if self.idle and self.task is None:
-            waits.append(self.active + self.idle - now)
-        wait = self.child.patience(now) if self.child is not None else None
-        if wait is not None:
-            waits.append(wait)
-        return min(waits) if waits else None
+    def next_look(self):
+        due = self.beat_at
+        if self.task is None and not self.queue:
+            if self.quitting and not self.stream.backlog:
+                raise Over
+            if self.idle:
+                due = min(due, self.active + self.idle)
+        if self.child is not None:
+            due = min(due, self.child.next_look(self.now))
+        return due
 
     def look(self, now):
         """Looks after everything that depends on the time."""
         if self.child is not None:
             self.child.look(now)
-        if now - self.spoke >= BEAT:
-            self.spoke = now
-            for stream in (None if self.local else self.stream, self.leash):
-                if stream is not None:
-                    stream.send(ord("b"))
-        if not self.local and now - self.heard >= SILENCE:
+        if self.idle and self.task is None and not self.queue and now - self.active >= self.idle:
             raise Over
-        if self.leash is not None and (self.leash.ended or now - self.leash_heard >= SILENCE):
-            raise Over
-        if self.task is None and not self.queue and not self.stream.backlog:
-            if self.quitting or (self.idle and now - self.active >= self.idle):
+        if now >= self.beat_at:
+            self.beat(now)
+
+    def beat(self, now):
+        """Lets bpp-flow know that there is somebody, and makes sure that it is there."""
+        self.beat_at = now + BEAT
+        if not self.local:
+            self.stream.send(ord("b"))
+            if now - self.heard >= SILENCE:
+                raise Over
+        if self.leash is not None:
+            self.leash.send(ord("b"))
+            if now - self.leash_heard >= SILENCE:
                 raise Over
 
     # Descriptors.
@@ -268,7 +284,7 @@ class Keeper:
 
     def hear(self):
         self.stream.fill()
-        self.heard = clock()
+        self.heard = self.now
         for kind, payload in self.stream.frames():
             call = self.handlers.get(kind)
             if call is not None:
@@ -316,7 +332,7 @@ class Keeper:
         self.bodies.pop(seq, None)
         if self.task is not None and self.task.seq == seq:
             task, self.task = self.task, None
-            self.active = clock()
+            self.active = self.now
             self.child.kill()
         else:
             task = next((task for task in self.queue if task.seq == seq), None)
@@ -408,7 +424,7 @@ class Keeper:
 
     def end_task(self, task, how, *fields, **more):
         self.task = None
-        self.active = clock()
+        self.active = self.now
         self.answer(task, how, *fields, **more)
 
     def answer(self, task, how, begun=0, status=0, peak=0, over=False, word=0, text=""):
@@ -419,12 +435,12 @@ class Keeper:
 
     def take_leash(self, sock):
         self.leash = Stream(sock)
-        self.leash_heard = clock()
+        self.leash_heard = self.now
         self.watch(self.leash, self.hear_leash)
 
     def hear_leash(self):
         self.leash.fill()
-        self.leash_heard = clock()
+        self.leash_heard = self.now
         for kind, payload in self.leash.frames():
             if kind == ord("S"):
                 self.take_stop()

@@ -213,14 +213,12 @@ class Sampler:
     def __init__(self, limit, leader):
         self.limit = limit
         self.tree = [leader]
-        self.next = self.next_scan = time.monotonic() + LOOK
-
-    def patience(self, now):
-        return None if self.limit is None else self.next - now
+        # Without a limit there is nothing to look at.
+        self.next = self.next_scan = time.monotonic() + LOOK if limit is not None else float("inf")
 
     def look(self, now):
         """(KiB held, whether that is more than the limit), if it is time."""
-        if self.limit is None or now < self.next:
+        if now < self.next:
             return None
         self.next = now + LOOK
         if now >= self.next_scan:
