@@ -155,6 +155,7 @@ mod tests {
             rates: Vec::new(),
             versions: Vec::new(),
             made: Vec::new(),
+            engines: Vec::new(),
         }
     }
 

@@ -17,6 +17,7 @@ use super::resolve::limit_of;
 use super::stage::{Gate, StageRun};
 use super::versions::{add_accepted, made_by};
 use crate::data::{FailureKind, Hash, Secrets, source};
+use crate::executor::EngineNews;
 use crate::plan::{Plan, PlannedStage};
 use crate::spec::model::{Input, Verb};
 use crate::store::Write;
@@ -163,6 +164,7 @@ impl Books {
                 rates: vec![0.0; stages.len()],
                 versions: stages.iter().map(|s| (s.name.clone(), s.version.to_string())).collect(),
                 made: Vec::new(),
+                engines: Vec::new(),
             },
             workflow: flow.workflow.name.clone(),
             secrets: replay.plan.secrets.clone(),
@@ -208,13 +210,14 @@ impl Books {
     }
 
     /// The record as it is now, when it is time to write it down.
-    pub fn progress(&mut self, stages: &[StageRun]) -> Option<Write> {
+    pub fn progress(&mut self, stages: &[StageRun], engines: &[EngineNews]) -> Option<Write> {
         let since = self.noted.elapsed();
         let first = self.record.stages.iter().all(|(_, counts)| counts.total == 0)
             && stages.iter().any(|stage| stage.counts.total > 0);
         if since < RECORD_EVERY && !first {
             return None;
         }
+        self.record.engines = engines.to_vec();
         self.noted = Instant::now();
         self.count(stages, since.as_secs_f64());
         Some(self.note())

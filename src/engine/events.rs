@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Failure;
+use crate::executor::EngineNews;
 
 /// Something happened. Written as JSON lines by `--events`.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +32,8 @@ pub enum Event {
     ItemFailed { stage: String, key: String, failure: Failure },
     /// A stage has no more to do.
     StageFinished { stage: String, summary: StageSummary },
+    /// What an engine beyond this machine has, when that has changed.
+    Engine { engine: EngineNews },
     /// An output file was written.
     OutputWritten { stage: String, path: String, rows: u64 },
     /// Items were in hand when an earlier run was killed: they run alone first.
@@ -260,4 +263,7 @@ pub struct RunRecord {
     /// Of stages whose results several versions made (some were accepted): how many are of which, by its number.
     #[serde(default)]
     pub made: Vec<(String, Vec<(u32, u64)>)>,
+    /// What engines beyond this machine had last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<EngineNews>,
 }

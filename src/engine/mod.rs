@@ -56,6 +56,9 @@ pub enum EngineError {
     /// What fails before any item could start.
     #[error("stage {stage} cannot run: {message}")]
     Broken { stage: String, message: String },
+    /// An engine has no workers, or none any more.
+    #[error("backend {engine}: {message}")]
+    Unavailable { engine: String, message: String },
     /// A name on the command line.
     #[error("no stage {name:?}")]
     NoStage { name: String, stages: Vec<String> },

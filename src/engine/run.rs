@@ -27,7 +27,7 @@ use super::suspects::{Marks, Suspects};
 use super::writer::{self, Entry};
 use crate::data::source::{Digests, KeptDigests};
 use crate::data::{Batch, Secrets, Value};
-use crate::executor::{Executor, LocalExecutor, SourcePrograms, forget_in_hand};
+use crate::executor::{EngineNews, Engines, Executor, SourcePrograms, forget_in_hand};
 use crate::plan::{Plan, Surroundings, find_program, named_interpreter};
 use crate::spec::model::{Backend, Verb, Workflow};
 use crate::spec::template::Scope;
@@ -195,8 +195,8 @@ fn dispatch(
     let (to_writer, entries) = unbounded();
     let budget = Budget::new(BUDGET);
     let capacity = capacity(replay, selected, options);
-    let executor: Box<dyn Executor> =
-        Box::new(LocalExecutor::new(capacity, to_reports, &flow.state_dir, options.debug));
+    let places = (flow.state_dir.as_path(), flow.workflow.dir.as_path(), flow.workflow.name.as_str());
+    let executor: Box<dyn Executor> = Box::new(Engines::new(capacity, to_reports, places, options.debug));
     let crew = Crew {
         plan: replay.plan.clone(),
         store: replay.store.clone(),
@@ -232,11 +232,12 @@ fn dispatch(
         grace: options.grace,
         stop_at: options.stop_after.map(|after| books.started() + after),
         capacity,
+        most_workers: options.workers,
         budget,
         suspects,
     };
     let lines = Lines { inbox, to_inbox, reports, signals, writer: to_writer, events };
-    let mut record = |stages: &[StageRun]| books.progress(stages);
+    let mut record = |stages: &[StageRun], engines: &[EngineNews]| books.progress(stages, engines);
     let mut dispatcher = Dispatcher::new(orders, lines, &crew, executor, &mut record);
     let end = dispatcher.run();
     crew.stop_reading();
@@ -257,7 +258,7 @@ fn dispatch(
 /// The most items at once outside bpp-flow: the largest `workers` of the stages that run there.
 fn capacity(replay: &Replay, selected: &[bool], options: &RunOptions) -> usize {
     let outside = replay.plan.stages.iter().filter(|s| selected[s.index]);
-    let outside = outside.filter(|s| !s.runs_inside());
+    let outside = outside.filter(|s| !s.runs_inside() && s.remote().is_none());
     let most = outside.map(|s| s.workers).max().unwrap_or(1);
     options.workers.map_or(most, |cap| most.min(cap)).max(1)
 }

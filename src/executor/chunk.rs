@@ -163,6 +163,11 @@ impl Chunk {
         None
     }
 
+    /// Whether parts are to be run.
+    pub(super) fn has_parts(&self) -> bool {
+        self.parts.as_ref().is_some_and(|parts| !parts.pending.is_empty())
+    }
+
     /// Whether parts are to be run, by the next process.
     pub(super) fn waits_for_process(&self) -> bool {
         self.parts.as_ref().is_some_and(|parts| parts.waiting)

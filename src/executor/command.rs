@@ -247,7 +247,7 @@ impl Worker {
 }
 
 /// Rows as JSON lines, in parts of bounded size.
-fn json_lines(table: &Table) -> Vec<Vec<u8>> {
+pub(super) fn json_lines(table: &Table) -> Vec<Vec<u8>> {
     const PART_BYTES: usize = 64 << 10;
     let mut parts = Vec::new();
     let mut part = Vec::new();

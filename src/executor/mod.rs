@@ -9,6 +9,7 @@ mod chunk;
 mod codec;
 mod command;
 mod ending;
+mod engines;
 mod in_hand;
 pub mod keeper;
 mod lane;
@@ -20,7 +21,6 @@ mod process;
 mod programs;
 mod python;
 mod queue;
-#[allow(dead_code, reason = "until the hub is there")]
 mod remote;
 mod search_path;
 mod seat;
@@ -28,9 +28,11 @@ mod slot;
 mod tally;
 pub mod wire;
 
+pub use engines::Engines;
 pub use in_hand::{forget_in_hand, left_in_hand};
 pub use local::LocalExecutor;
 pub use programs::SourcePrograms;
+pub use remote::EngineNews;
 pub use search_path::search_path;
 
 use std::path::PathBuf;
@@ -223,6 +225,10 @@ pub enum Report {
     Part { task: TaskId, outcomes: Outcomes },
     /// The task is over; these items were not reported: not begun, or begun and dropped without fault.
     End { task: TaskId, unfinished: Vec<u32> },
+    /// What an engine has.
+    Engine(EngineNews),
+    /// An engine cannot be used, or not any more; nothing is any item's fault.
+    Unavailable { engine: String, message: String },
     /// The job cannot run at all (program, import, function, `init`, interpreter); nothing is any item's fault.
     Broken { task: TaskId, stage: String, message: String },
 }

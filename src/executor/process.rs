@@ -180,6 +180,6 @@ fn setup(settings: &Settings, key: PoolKey, python: &PythonEnv, lanes: usize) ->
     let own = own.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = key.env.into_iter().map(|(name, value)| (name.into(), value.into()));
     let argv = vec![settings.executable(&python.interpreter).into(), "-c".into(), wire::BOOTSTRAP.into()];
-    let role = Role::Process { argv, terminal: settings.terminal };
+    let role = Role::Process { argv, terminal: settings.terminal, farewell: Duration::ZERO };
     Setup { role, env: env.chain(own).collect(), cwd: key.cwd, memory: key.memory }
 }

@@ -22,7 +22,7 @@ pub use graph::Graph;
 
 use crate::data::{Hash, Secrets, Uses, Value, source};
 use crate::executor::{Job, SharedObject};
-use crate::spec::model::{CommandAction, Input, Program, Reader, Settings, Shared, Verb, Workflow};
+use crate::spec::model::{CommandAction, Input, Program, Reader, Remote, Settings, Shared, Verb, Workflow};
 use crate::spec::template::{Expression, TemplateTree};
 
 /// A workflow, ready to run.
@@ -102,6 +102,11 @@ impl PlannedStage {
     /// Whether bpp-flow itself evaluates it, without a worker.
     pub fn runs_inside(&self) -> bool {
         matches!(self.run, Run::Assign(_) | Run::Where(_))
+    }
+
+    /// The engine beyond this machine that runs it.
+    pub fn remote(&self) -> Option<&Arc<Remote>> {
+        self.settings.backend.remote.as_ref()
     }
 
     /// Whether its number of rows is not that of its items.

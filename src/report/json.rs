@@ -57,6 +57,7 @@ pub fn status(workflow: &str, names: &[&str], record: Option<&RunRecord>) -> Val
         "ended": record.ended,
         "host": record.host,
         "pid": record.pid,
+        "engines": record.engines,
         "seconds": record.seconds,
         "stages": stages,
     })
@@ -179,6 +180,7 @@ mod tests {
             rates: vec![2.0],
             versions: Vec::new(),
             made: Vec::new(),
+            engines: Vec::new(),
         };
         let value = status("cells", &["measure"], Some(&record));
         insta::assert_snapshot!(value["stages"][0], @r#"{"name":"measure","total":10,"total_known":true,"done":4,"ran":4,"failed":0,"blocked":0,"due":6,"possible":0,"running":0,"rate":2.0,"seconds_left":3.0}"#);

@@ -13,6 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::data::Failure;
 use crate::engine::events::{Event, ItemStatus};
+use crate::executor::EngineNews;
 
 use super::grid::{cut, one_line};
 use super::json::EventLog;
@@ -60,6 +61,8 @@ struct State {
     stages: Vec<String>,
     meters: BTreeMap<String, Meter>,
     signatures: BTreeSet<(String, String)>,
+    /// What engines said.
+    told: BTreeSet<(String, String)>,
 }
 
 impl Reporter {
@@ -173,6 +176,7 @@ impl State {
             }
             Event::Suspects { stage, items } => return Some(suspects(stage, *items)),
             Event::Draining { signal, in_hand, grace } => return Some(draining(signal, *in_hand, *grace)),
+            Event::Engine { engine } => return self.engine(engine, style),
             // Outputs are told in the summary.
             Event::SourceRead { .. } | Event::Item { .. } | Event::OutputWritten { .. } | Event::RunFinished { .. } => {
             }
@@ -182,6 +186,14 @@ impl State {
 
     fn meter(&mut self, stage: &str) -> &mut Meter {
         self.meters.entry(stage.to_string()).or_default()
+    }
+
+    /// Where an engine can be watched, and what it has to say, once each.
+    fn engine(&mut self, engine: &EngineNews, style: Style) -> Option<String> {
+        let told = engine.dashboard.as_ref().map(|url| format!("dashboard {url}"));
+        let told = told.into_iter().chain(engine.note.clone());
+        let new: Vec<String> = told.filter(|what| self.told.insert((engine.name.clone(), what.clone()))).collect();
+        (!new.is_empty()).then(|| format!("{}  {}", style.paint(Tint::Bold, &engine.name), new.join("; ")))
     }
 
     /// The first failure of each kind is told at once, the others only in a verbose run.

@@ -1,10 +1,11 @@
 //! The latest run, while it goes and after.
 
 use crate::engine::events::{RunRecord, RunState};
+use crate::executor::EngineNews;
 
 use super::grid::{Cell, Grid};
 use super::meter::seconds_left;
-use super::phrase::{duration, grouped, rate, wait};
+use super::phrase::{count, duration, grouped, rate, wait};
 use super::style::{Style, Tint};
 use super::summary::state_word;
 
@@ -23,6 +24,7 @@ pub fn render(record: &RunRecord, style: Style, width: Option<usize>) -> String 
         out.push_str(&format!("{reason}\n"));
     }
     out += &grid(record, going).render(style, width);
+    record.engines.iter().filter(|_| going).for_each(|engine| out.push_str(&engine_line(engine)));
     for (stage, made) in &record.made {
         let noun = |at| if at == 0 { " rows" } else { "" };
         let parts = made.iter().enumerate();
@@ -31,6 +33,18 @@ pub fn render(record: &RunRecord, style: Style, width: Option<usize>) -> String 
         out.push_str(&format!("{stage}: {}\n", parts.join(", ")));
     }
     out
+}
+
+/// What an engine has.
+fn engine_line(engine: &EngineNews) -> String {
+    let mut parts = vec![count(engine.workers as u64, "worker")];
+    if engine.running > 0 {
+        parts.push(format!("{} running", count(engine.running as u64, "job")));
+    }
+    parts.extend(engine.pending.iter().map(|(reason, n)| format!("{} pending ({reason})", count(*n as u64, "job"))));
+    parts.extend(engine.dashboard.iter().map(|url| format!("dashboard {url}")));
+    parts.extend(engine.note.clone());
+    format!("{} ({}): {}\n", engine.name, engine.kind, parts.join(", "))
 }
 
 fn grid(record: &RunRecord, going: bool) -> Grid {
@@ -92,6 +106,7 @@ pub(super) mod tests {
             rates: vec![210.0, 0.0],
             versions: vec![("measure".into(), "0123456789abcdef".into())],
             made: Vec::new(),
+            engines: Vec::new(),
         }
     }
 

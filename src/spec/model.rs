@@ -470,6 +470,23 @@ pub struct Remote {
     pub access: Access,
 }
 
+impl Remote {
+    /// How many workers it has at most, as far as its options say.
+    pub fn workers_at_most(&self) -> Option<usize> {
+        match &self.access {
+            Access::Slurm(slurm) => Some(slurm.jobs * slurm.workers_per_job),
+            Access::Ssh(ssh) => Some(ssh.hosts.len() * ssh.workers_per_host),
+            Access::Bridge { options, .. } => {
+                let count = |name: &str| match options.iter().find(|(n, _)| n == name)? {
+                    (_, Value::Int(n)) => usize::try_from(*n).ok(),
+                    _ => None,
+                };
+                count("workers").or(count("engines"))
+            }
+        }
+    }
+}
+
 /// How chunks come to the workers of an engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Access {

@@ -58,6 +58,14 @@ impl Dispatcher<'_> {
         self.stop();
     }
 
+    /// Nothing more can run on an engine: what is in hand elsewhere finishes.
+    pub(super) fn lose_engine(&mut self, error: EngineError) {
+        match self.mode {
+            Mode::Running => self.drain(End::Broken(error), None, "no workers"),
+            Mode::Draining { .. } | Mode::Stopping => {}
+        }
+    }
+
     pub(super) fn check_deadlines(&mut self) {
         if self.mode == Mode::Running && self.orders.stop_at.is_some_and(|at| Instant::now() >= at) {
             let reason = "the time of --stop-after is over; run again to go on".to_string();
@@ -116,7 +124,7 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn note_progress(&mut self) {
-        if let Some(write) = (self.record)(&self.stages) {
+        if let Some(write) = (self.record)(&self.stages, &self.engines) {
             let _ = self.lines.writer.send(Entry { write, receipt: None, permit: None, made: Vec::new() });
         }
     }

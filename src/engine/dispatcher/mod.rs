@@ -31,7 +31,7 @@ use super::suspects::Suspects;
 use super::writer::{Entry, Receipt};
 use crate::data::source::SourceError;
 use crate::data::{Batch, Hash};
-use crate::executor::{Executor, Outcomes, Report, SharedObject, TaskId};
+use crate::executor::{EngineNews, Executor, Outcomes, Report, SharedObject, TaskId};
 use crate::plan::Plan;
 use crate::spec::model::Input;
 use crate::store::Write;
@@ -85,6 +85,8 @@ pub struct Orders {
     pub stop_at: Option<Instant>,
     /// Items at once outside bpp-flow.
     pub capacity: usize,
+    /// The cap of items at once, anywhere.
+    pub most_workers: Option<usize>,
     pub budget: Budget,
     /// What was in hand when earlier runs were killed.
     pub suspects: Suspects,
@@ -198,6 +200,10 @@ pub struct Dispatcher<'a> {
     groups_due: HashMap<usize, Pending>,
     last_task: TaskId,
     outside_tasks: usize,
+    /// Tasks by the engine of others that has them.
+    remote_tasks: HashMap<String, usize>,
+    /// Engines of others, as far as they were heard of.
+    engines: Vec<EngineNews>,
     /// The suspect that runs alone.
     alone: Option<TaskId>,
     /// When what is in hand was last made durable.
@@ -207,7 +213,7 @@ pub struct Dispatcher<'a> {
     missing: Selection,
     mode: Mode,
     end: Option<End>,
-    record: &'a mut dyn FnMut(&[StageRun]) -> Option<Write>,
+    record: &'a mut dyn FnMut(&[StageRun], &[EngineNews]) -> Option<Write>,
 }
 
 /// How often the loop looks around when nothing happens.
@@ -224,7 +230,7 @@ impl<'a> Dispatcher<'a> {
         lines: Lines,
         helpers: &'a dyn Helpers,
         executor: Box<dyn Executor>,
-        record: &'a mut dyn FnMut(&[StageRun]) -> Option<Write>,
+        record: &'a mut dyn FnMut(&[StageRun], &[EngineNews]) -> Option<Write>,
     ) -> Dispatcher<'a> {
         let stages = orders.plan.stages.iter().map(|s| StageRun::new(s.clone(), orders.selected[s.index]));
         let mut stages: Vec<StageRun> = stages.collect();
@@ -246,6 +252,8 @@ impl<'a> Dispatcher<'a> {
             groups_due: HashMap::new(),
             last_task: 0,
             outside_tasks: 0,
+            remote_tasks: HashMap::new(),
+            engines: Vec::new(),
             alone: None,
             kept: Instant::now(),
             inside_tasks: 0,
@@ -374,6 +382,16 @@ impl<'a> Dispatcher<'a> {
             }
             Report::End { task, unfinished } => self.executor_ended(task, unfinished),
             Report::Broken { stage, message, .. } => self.break_off(EngineError::Broken { stage, message }),
+            Report::Engine(news) => self.hear_of_engine(news),
+            Report::Unavailable { engine, message } => self.lose_engine(EngineError::Unavailable { engine, message }),
+        }
+    }
+
+    fn hear_of_engine(&mut self, news: EngineNews) {
+        let _ = self.lines.events.send(Event::Engine { engine: news.clone() });
+        match self.engines.iter_mut().find(|known| known.name == news.name) {
+            Some(known) => *known = news,
+            None => self.engines.push(news),
         }
     }
 

@@ -40,11 +40,12 @@ impl Dispatcher<'_> {
     pub(super) fn fill(&mut self, stage: usize, insist: bool) -> bool {
         let mut any = false;
         while self.has_room(stage) {
+            let slots = self.slots(stage);
             let run = &mut self.stages[stage];
             let queue = crate::engine::pace::Queue {
                 waiting: run.waiting(),
                 more_coming: run.open_inputs > 0 || run.sent > run.taken,
-                workers: run.planned.workers,
+                workers: run.planned.workers.min(slots),
             };
             let size = run.pace.next(queue, insist);
             if size == 0 {
@@ -60,18 +61,44 @@ impl Dispatcher<'_> {
     pub(super) fn has_room(&self, stage: usize) -> bool {
         let run = &self.stages[stage];
         let inside = run.planned.runs_inside();
-        let (tasks, capacity) = match inside {
-            true => (self.inside_tasks, rayon::current_num_threads()),
-            false => (self.outside_tasks, self.orders.capacity),
+        let tasks = match (inside, run.planned.remote()) {
+            (true, _) => self.inside_tasks,
+            (false, None) => self.outside_tasks,
+            (false, Some(remote)) => self.remote_tasks.get(&remote.name).copied().unwrap_or_default(),
         };
+        let capacity = self.slots(stage);
         // Side by side, two tasks may be ready in another order.
         let in_turn = run.planned.settings.backend.kind == Backend::Serial && run.preparing > 0;
         // Suspects last: they are looked for in all stages.
         run.waiting() > 0
-            && run.tasks < run.planned.workers * 2
+            && run.tasks < run.planned.workers.min(capacity) * 2
             && tasks < capacity * 2
             && !in_turn
             && (inside || !self.has_suspects())
+    }
+
+    /// How many tasks like those of a stage run at once, all stages together.
+    fn slots(&self, stage: usize) -> usize {
+        let planned = &self.stages[stage].planned;
+        match planned.remote() {
+            _ if planned.runs_inside() => rayon::current_num_threads(),
+            None => self.orders.capacity,
+            Some(remote) => {
+                let known = self.engines.iter().find(|known| known.name == remote.name).map(|known| known.slots);
+                let slots = known.or(remote.workers_at_most()).unwrap_or(1);
+                self.orders.most_workers.map_or(slots, |most| slots.min(most)).max(1)
+            }
+        }
+    }
+
+    /// The number of tasks that are with whom the stage's are.
+    fn tasks_beside(&mut self, stage: usize) -> &mut usize {
+        let planned = &self.stages[stage].planned;
+        match planned.remote() {
+            _ if planned.runs_inside() => &mut self.inside_tasks,
+            None => &mut self.outside_tasks,
+            Some(remote) => self.remote_tasks.entry(remote.name.clone()).or_default(),
+        }
     }
 
     pub(super) fn hand_out(&mut self, stage: usize, pending: Pending) {
@@ -84,7 +111,8 @@ impl Dispatcher<'_> {
         let ready = if inside { (0..pending.len() as u32).collect() } else { Vec::new() };
         self.tasks
             .insert(task, InFlight { stage, pending: pending.clone(), ready, started: false, files: Files::default() });
-        *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) += 1;
+        *self.tasks_beside(stage) += 1;
+        let run = &mut self.stages[stage];
         let Some(preparer) = run.preparer.clone() else { return };
         run.preparing += usize::from(!inside);
         let inbox = self.lines.to_inbox.clone();
@@ -208,9 +236,8 @@ impl Dispatcher<'_> {
     pub(super) fn task_end(&mut self, task: TaskId, unfinished: &[u32]) {
         let Some(mut inflight) = self.tasks.remove(&task) else { return };
         discard(inflight.files.staged.drain().map(|(_, staged)| staged).collect());
+        *self.tasks_beside(inflight.stage) -= 1;
         let run = &mut self.stages[inflight.stage];
-        let inside = run.planned.runs_inside();
-        *(if inside { &mut self.inside_tasks } else { &mut self.outside_tasks }) -= 1;
         run.tasks -= 1;
         let was_alone = self.alone.take_if(|alone| *alone == task).is_some();
         if !unfinished.is_empty() {
@@ -279,7 +306,11 @@ fn retry_at(run: &StageRun, failure: &Failure, attempts: u16) -> Option<Instant>
 
 /// A constant program that is not there is no item's fault.
 fn missing_program(stage: &PlannedStage, input: &TaskInput) -> Option<String> {
+    // What nodes have is theirs to say.
     let Run::Command { job, action } = &stage.run else { return None };
+    if stage.remote().is_some() {
+        return None;
+    }
     let constant = match &action.line {
         CommandLine::Argv(argv) => argv.first().is_some_and(|first| !first.names().per_item()),
         CommandLine::Shell(_) => true,

@@ -49,8 +49,8 @@ fn keep() -> Option<()> {
     let folder = std::env::set_current_dir(&cwd);
     let env = merged_env(env);
     match role {
-        Role::Process { argv, terminal } => {
-            process::keep(control, &argv, env, (&cwd, folder), &fds, terminal, memory);
+        Role::Process { argv, terminal, farewell } => {
+            process::keep(control, &argv, env, (&cwd, folder), &fds, (terminal, farewell), memory);
         }
         Role::Commands => commands::keep(control, env, (&cwd, folder), fds.into_iter().next()?, memory),
     }

@@ -41,7 +41,7 @@ pub(super) fn keep(
     env: Vec<(OsString, OsString)>,
     (cwd, folder): (&Path, io::Result<()>),
     fds: &[OwnedFd],
-    terminal: bool,
+    (terminal, farewell): (bool, Duration),
     memory: Option<u64>,
 ) {
     let slot = fds.get(SLOT_FD as usize).and_then(|fd| Slot::open(fd.try_clone().ok()?).ok());
@@ -61,7 +61,7 @@ pub(super) fn keep(
     let _ = control.write(&FromKeeper::Started { pid }.frame());
     let (target, memory) = (if terminal { pid } else { -pid }, Sampler::new(memory, pid));
     let mut kept = Kept { pid, target, ended: None, deadline: None, memory, over_memory: false, slot };
-    watch(&mut control, &mut kept);
+    watch(&mut control, &mut kept, farewell);
     if !terminal {
         kill(kept.target, libc::SIGKILL);
     }
@@ -87,7 +87,7 @@ fn start(
 }
 
 /// Returns when all is to be swept away.
-fn watch(control: &mut Channel, kept: &mut Kept) {
+fn watch(control: &mut Channel, kept: &mut Kept, farewell: Duration) {
     let deaths = death_notes();
     loop {
         let mut limit = kept.memory.patience();
@@ -95,13 +95,17 @@ fn watch(control: &mut Channel, kept: &mut Kept) {
             limit = limit.min(deadline.saturating_duration_since(Instant::now()));
             limit = if kept.ended.is_some() { limit.min(TICK) } else { limit };
         }
-        let mut fds = [poll_fd(&control.socket(), libc::POLLIN), poll_fd(&deaths, libc::POLLIN)];
-        poll(&mut fds, Some(limit));
-        if fds[0].revents != 0 {
+        let mut fds = [poll_fd(&deaths, libc::POLLIN), poll_fd(&control.socket(), libc::POLLIN)];
+        let watched = if control.ended() { 1 } else { 2 };
+        poll(&mut fds[..watched], Some(limit));
+        if fds[1].revents != 0 {
             control.fill();
         }
         if control.ended() {
-            return;
+            if farewell.is_zero() {
+                return;
+            }
+            kept.deadline.get_or_insert_with(|| Instant::now() + farewell);
         }
         while let Some((kind, payload)) = control.next_frame() {
             if ToKeeper::read(kind, &payload) == Ok(ToKeeper::Terminate) && kept.deadline.is_none() {
@@ -109,7 +113,7 @@ fn watch(control: &mut Channel, kept: &mut Kept) {
                 kept.deadline = Some(Instant::now() + GRACE);
             }
         }
-        if fds[1].revents != 0 {
+        if fds[0].revents != 0 {
             let _ = rustix::io::read(&deaths, &mut [0u8; 1024]);
         }
         kept.ended = kept.ended.or(reap(Some(kept.pid)));

@@ -27,6 +27,8 @@ pub(in super::super) enum Role {
         argv: Vec<OsString>,
         /// It shares the terminal, and so bpp-flow's process group.
         terminal: bool,
+        /// How long it may go on, to clear up, when bpp-flow is gone or wants its end.
+        farewell: Duration,
     },
     /// Commands, one at a time, as they arrive. One descriptor: the slot.
     Commands,
@@ -132,8 +134,8 @@ impl ToKeeper {
 fn setup_frame(setup: &Setup) -> Vec<u8> {
     let mut w = FrameWriter::new(b'S');
     match &setup.role {
-        Role::Process { argv, terminal } => {
-            w.u8(0).u8((*terminal).into()).list(argv, |w, arg| {
+        Role::Process { argv, terminal, farewell } => {
+            w.u8(0).u8((*terminal).into()).u64(farewell.as_micros() as u64).list(argv, |w, arg| {
                 w.os(arg);
             });
         }
@@ -152,7 +154,11 @@ fn setup_frame(setup: &Setup) -> Vec<u8> {
 
 fn read_setup(r: &mut FrameReader) -> Result<Setup, DamagedFrame> {
     let role = match r.u8()? {
-        0 => Role::Process { terminal: r.u8()? != 0, argv: r.list(FrameReader::os)? },
+        0 => Role::Process {
+            terminal: r.u8()? != 0,
+            farewell: Duration::from_micros(r.u64()?),
+            argv: r.list(FrameReader::os)?,
+        },
         _ => Role::Commands,
     };
     let env = r.list(|r| Ok((r.os()?, r.os()?)))?;

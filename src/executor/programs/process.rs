@@ -59,7 +59,7 @@ impl Process {
         fds: &[BorrowedFd],
     ) -> Result<Process, String> {
         let place = Place::take(crew)?;
-        let role = Role::Process { argv, terminal: false };
+        let role = Role::Process { argv, terminal: false, farewell: Duration::ZERO };
         let setup = Setup { role, env, cwd: crew.dir.clone(), memory: None };
         let keeper = Keeper::start(Path::new("/proc/self/exe"), setup, fds);
         let keeper = keeper.map_err(|e| format!("cannot start a process: {e}"))?;

@@ -7,33 +7,25 @@ use crate::executor::marshal::Writer;
 use crate::executor::{Job, Shape, SharedForm, SharedObject, TaskInput, Work};
 use crate::spec::model::{Call, ChunkFormat};
 
+macro_rules! modules {
+    ($($name:literal),*) => {
+        [("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")), $((
+            concat!("bpp_flow.", $name),
+            include_str!(concat!("../../../python/bpp_flow/", $name, ".py")),
+        )),*]
+    };
+}
+
 /// The worker's modules, each after those that it imports.
-const MODULES: [(&str, &str); 11] = [
-    ("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")),
-    ("bpp_flow.capture", include_str!("../../../python/bpp_flow/capture.py")),
-    ("bpp_flow.failures", include_str!("../../../python/bpp_flow/failures.py")),
-    ("bpp_flow.values", include_str!("../../../python/bpp_flow/values.py")),
-    ("bpp_flow.results", include_str!("../../../python/bpp_flow/results.py")),
-    ("bpp_flow.tables", include_str!("../../../python/bpp_flow/tables.py")),
-    ("bpp_flow.memory", include_str!("../../../python/bpp_flow/memory.py")),
-    ("bpp_flow.shared", include_str!("../../../python/bpp_flow/shared.py")),
-    ("bpp_flow.calls", include_str!("../../../python/bpp_flow/calls.py")),
-    ("bpp_flow.yielding", include_str!("../../../python/bpp_flow/yielding.py")),
-    ("bpp_flow.worker", include_str!("../../../python/bpp_flow/worker.py")),
-];
+const MODULES: [(&str, &str); 11] =
+    modules!["capture", "failures", "values", "results", "tables", "memory", "shared", "calls", "yielding", "worker"];
 
-/// What keepers on other machines are: the last one is theirs.
-const NODE_MODULES: [(&str, &str); 2] = [
-    ("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")),
-    ("bpp_flow.node", include_str!("../../../python/bpp_flow/node.py")),
-];
+/// Those of keepers on other machines.
+const NODE_MODULES: [(&str, &str); 9] =
+    modules!["processes", "frames", "tasks", "cache", "guard", "child", "commands", "node"];
 
-/// What the process is that holds an engine's client.
-const BRIDGE_MODULES: [(&str, &str); 3] = [
-    ("bpp_flow", include_str!("../../../python/bpp_flow/__init__.py")),
-    ("bpp_flow.engines", include_str!("../../../python/bpp_flow/engines.py")),
-    ("bpp_flow.bridge", include_str!("../../../python/bpp_flow/bridge.py")),
-];
+/// Those of the process that holds an engine's client.
+const BRIDGE_MODULES: [(&str, &str); 3] = modules!["engines", "bridge"];
 
 /// The first frame to every worker: what it is.
 pub fn source_frame() -> Vec<u8> {

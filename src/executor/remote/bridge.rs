@@ -1,0 +1,227 @@
+//! The process that holds an engine's client (`bridge.py`).
+//!
+//! It is looked after by a keeper of this machine and talks over a socket that it inherits; under a launcher, which hands
+//! no descriptors on, it connects to a socket in a private folder, with a token that lies beside it.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+
+use super::super::channel::Channel;
+use super::super::keeper::protocol::{FromKeeper, Role, Setup};
+use super::super::launch::Keeper;
+use super::super::wire;
+use super::Surroundings;
+use super::frames;
+use super::peer::Peer;
+use crate::spec::model::{Access, Remote, RemoteKind};
+
+/// How long it may take to end what it started.
+const FAREWELL: Duration = Duration::from_secs(15);
+/// The files of the private folder.
+const SOCKET: &str = "socket";
+const TOKEN: &str = "token";
+const PROGRAM: &str = "bridge.py";
+/// Gives a process that inherits no descriptor the one that it expects.
+const CONNECT: &str = "\
+import os, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect(os.environ[\"BPP_FLOW_BRIDGE\"])
+if s.fileno() != 3:
+    os.dup2(s.fileno(), 3)
+    s.close()
+else:
+    s.detach()
+del os, socket, s
+";
+/// How much of its last output is told.
+const TAIL_BYTES: u64 = 4 << 10;
+
+/// The process, and the place where it connects.
+pub(super) struct Bridge {
+    keeper: Keeper,
+    capture: File,
+    door: Option<Door>,
+    /// How often one was started.
+    pub starts: u32,
+}
+
+/// A private folder with a socket, the token to be shown there, and the program that connects.
+struct Door {
+    folder: tempfile::TempDir,
+    listener: UnixListener,
+    token: String,
+}
+
+impl Bridge {
+    /// So often, at most.
+    pub(super) const MOST_STARTS: u32 = 3;
+
+    /// Starts it. Gives the one who will say hello, where it need not connect.
+    pub(super) fn start(remote: &Remote, around: &Surroundings) -> Result<(Bridge, Option<Peer>), String> {
+        let failed = |e: io::Error| format!("cannot start the process that talks to it: {e}");
+        let (bridge, socket) = Bridge::try_start(remote, around).map_err(failed)?;
+        let peer = bridge.door.is_none().then(|| bridge.greet(remote, around, Channel::new(socket), false));
+        Ok((bridge, peer))
+    }
+
+    fn try_start(remote: &Remote, around: &Surroundings) -> io::Result<(Bridge, UnixStream)> {
+        let capture = tempfile::tempfile_in(&around.state_dir)?;
+        rustix::fs::fcntl_setfl(&capture, OFlags::APPEND)?;
+        let door = launcher(remote).is_some().then(Door::open).transpose()?;
+        let setup = Setup {
+            role: Role::Process { argv: argv(remote, door.as_ref()), terminal: false, farewell: FAREWELL },
+            env: door.iter().flat_map(Door::env).collect(),
+            cwd: around.dir.clone(),
+            memory: None,
+        };
+        let null = File::open("/dev/null")?;
+        let (ours, theirs) = UnixStream::pair()?;
+        let fds = [null.as_fd(), capture.as_fd(), capture.as_fd(), theirs.as_fd()];
+        let fds = if door.is_some() { &fds[..3] } else { &fds };
+        let keeper = Keeper::start(&around.program, setup, fds)?;
+        Ok((Bridge { keeper, capture, door, starts: 1 }, ours))
+    }
+
+    /// What it hears first.
+    fn greet(&self, remote: &Remote, around: &Surroundings, channel: Channel, asks_token: bool) -> Peer {
+        let Access::Bridge { options, .. } = &remote.access else { unreachable!("a bridge's engine") };
+        let mut peer = Peer::new(channel, asks_token);
+        peer.push(wire::bridge_frame());
+        peer.push(frames::options(remote.kind.name(), &remote.name, &around.dir, options));
+        peer
+    }
+
+    /// To be polled, where it has to connect.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.door.as_ref().map(|door| door.listener.as_fd())
+    }
+
+    /// Whoever has connected.
+    pub(super) fn accept(&self, remote: &Remote, around: &Surroundings) -> Option<Peer> {
+        let (socket, _) = self.door.as_ref()?.listener.accept().ok()?;
+        Some(self.greet(remote, around, Channel::new(socket), true))
+    }
+
+    /// Whether somebody holds the token that lies in the folder.
+    pub(super) fn is_token(&self, given: &str) -> bool {
+        self.door.as_ref().is_some_and(|door| blake3::hash(door.token.as_bytes()) == blake3::hash(given.as_bytes()))
+    }
+
+    /// How it ended, with the end of what it wrote.
+    pub(super) fn last_words(&mut self, how: &str) -> String {
+        let len = self.capture.metadata().map_or(0, |m| m.len());
+        let from = len.saturating_sub(TAIL_BYTES);
+        let mut bytes = vec![0; (len - from) as usize];
+        let read = self.capture.read_at(&mut bytes, from).unwrap_or(0);
+        bytes.truncate(read);
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim();
+        match how {
+            "closed its connection" if text.is_empty() => "the process that talks to it ended".into(),
+            "closed its connection" => format!("the process that talks to it ended:\n{text}"),
+            _ => how.to_string(),
+        }
+    }
+
+    /// Lets it end its engine, and waits for that.
+    pub(super) fn end(mut self, peer: Option<Peer>) {
+        if let Some(mut peer) = peer {
+            peer.push(frames::quit());
+            peer.channel.flush();
+            self.wait_for_end();
+        }
+        // An error means that there is no such child any more.
+        let _ = self.keeper.end();
+    }
+
+    fn wait_for_end(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        loop {
+            let control = self.keeper.control();
+            control.fill();
+            while let Some((kind, payload)) = control.next_frame() {
+                if matches!(FromKeeper::read(kind, &payload), Ok(FromKeeper::Exited { .. } | FromKeeper::Failed { .. }))
+                {
+                    return;
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if control.ended() || left.is_zero() {
+                return;
+            }
+            let socket = control.socket();
+            let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Timespec::try_from(left).ok().as_ref());
+        }
+    }
+}
+
+impl Door {
+    fn open() -> io::Result<Door> {
+        let folder =
+            tempfile::Builder::new().prefix("bpp-flow-").permissions(Permissions::from_mode(0o700)).tempdir()?;
+        let listener = UnixListener::bind(folder.path().join(SOCKET))?;
+        listener.set_nonblocking(true)?;
+        let mut secret = [0; 32];
+        File::open("/dev/urandom")?.read_exact(&mut secret)?;
+        let token = blake3::Hash::from_bytes(secret).to_hex().to_string();
+        write_private(&folder.path().join(TOKEN), token.as_bytes())?;
+        write_private(&folder.path().join(PROGRAM), format!("{CONNECT}{}", wire::BOOTSTRAP).as_bytes())?;
+        Ok(Door { folder, listener, token })
+    }
+
+    fn env(&self) -> [(OsString, OsString); 2] {
+        let place = |name: &str| self.folder.path().join(name).into_os_string();
+        [("BPP_FLOW_BRIDGE".into(), place(SOCKET)), ("BPP_FLOW_TOKEN_FILE".into(), place(TOKEN))]
+    }
+}
+
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)
+}
+
+/// The command that it runs under, if it does.
+fn launcher(remote: &Remote) -> Option<Vec<String>> {
+    let Access::Bridge { options, launch } = &remote.access else { return None };
+    let workers = options.iter().find(|(name, _)| name == "workers").map(|(_, n)| n.to_string());
+    match (remote.kind, launch.is_empty()) {
+        (_, false) => Some(launch.clone()),
+        // One rank gives the others their work.
+        (RemoteKind::Mpi, true) => {
+            let workers = workers.and_then(|n| n.parse().ok()).unwrap_or_else(cores);
+            Some(vec!["mpiexec".into(), "-n".into(), (workers + 1).to_string()])
+        }
+        _ => None,
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn argv(remote: &Remote, door: Option<&Door>) -> Vec<OsString> {
+    let python = interpreter(remote);
+    let Some(door) = door else { return vec![python.into(), "-c".into(), wire::BOOTSTRAP.into()] };
+    let mut argv: Vec<OsString> = launcher(remote).unwrap_or_default().into_iter().map(OsString::from).collect();
+    argv.push(python.into());
+    if remote.kind == RemoteKind::Mpi {
+        argv.extend(["-m".into(), "mpi4py.futures".into()]);
+    }
+    argv.push(door.folder.path().join(PROGRAM).into());
+    argv
+}
+
+/// The Python that has the engine's client: the backend's, else that of the virtual environment, else `python3`.
+fn interpreter(remote: &Remote) -> String {
+    let venv = std::env::var("VIRTUAL_ENV").ok().filter(|venv| !venv.is_empty());
+    remote.interpreter.clone().or(venv.map(|venv| format!("{venv}/bin/python"))).unwrap_or_else(|| "python3".into())
+}
