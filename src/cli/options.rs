@@ -49,12 +49,19 @@ impl Selection {
     }
 }
 
+/// Where it runs.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Where {
+    /// Where items run: serial, threads, processes, dask, …, or a name under `backends`
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: Option<String>,
+}
+
 /// How it runs.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Execution {
-    /// Where items run: serial, threads, processes, or a name under `backends`
-    #[arg(long, value_name = "BACKEND")]
-    pub backend: Option<String>,
+    #[command(flatten)]
+    pub place: Where,
     /// At most N items at once, in the whole run
     #[arg(short = 'j', long, value_name = "N", value_parser = workers)]
     pub workers: Option<usize>,

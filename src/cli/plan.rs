@@ -9,8 +9,8 @@ use crate::report::{json, plan, tell};
 use super::Exit;
 use super::error::{CliError, Context};
 use super::globals::Globals;
-use super::load::{Loaded, load};
-use super::options::Selection;
+use super::load::{Loaded, load_on};
+use super::options::{Selection, Where};
 use super::terminal::Terminal;
 
 const EXAMPLE: &str = "\
@@ -35,6 +35,8 @@ pub(super) struct Args {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
     what: What,
 }
 
@@ -56,7 +58,7 @@ pub(super) struct What {
 }
 
 pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
-    let loaded = load(args.file.as_deref(), globals, terminal)?;
+    let loaded = load_on(args.place.backend.as_deref(), args.file.as_deref(), globals, terminal)?;
     let options = args.selection.options(&loaded, globals)?;
     show(&loaded, &options, &args.what, terminal)
 }

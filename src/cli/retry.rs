@@ -49,7 +49,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
-    let loaded = load_on(args.execution.backend.as_deref(), args.file.as_deref(), globals, terminal)?;
+    let loaded = load_on(args.execution.place.backend.as_deref(), args.file.as_deref(), globals, terminal)?;
     if let Some(stage) = &args.stage {
         loaded.check_stage(stage)?;
     }

@@ -50,7 +50,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result<Exit, CliError> {
-    let loaded = load_on(args.execution.backend.as_deref(), args.file.as_deref(), globals, terminal)?;
+    let loaded = load_on(args.execution.place.backend.as_deref(), args.file.as_deref(), globals, terminal)?;
     let options = args.execution.apply(args.selection.options(&loaded, globals)?, globals);
     if args.dry_run {
         let what = What { json: args.execution.json, ..What::default() };

@@ -181,6 +181,9 @@ pub struct StagePlan {
     /// once as the stage has workers. `None`: none of it ran before.
     pub seconds: Option<f64>,
     pub possible_seconds: Option<f64>,
+    /// The jobs that it will be spread over, where an engine has such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<Jobs>,
     /// Names of the inputs.
     pub inputs: Vec<String>,
     /// Names of the stages that it comes after.
@@ -190,6 +193,14 @@ pub struct StagePlan {
     pub verb: String,
     /// `python features:measure`, `command true …`, `assign ratio`.
     pub action: String,
+}
+
+/// Jobs of a batch system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    pub backend: String,
+    /// At most so many.
+    pub jobs: u64,
 }
 
 /// What a run would do.

@@ -154,7 +154,8 @@ impl StageRun {
         let chunk_size = if grouped { Some(1) } else { planned.settings.chunk_size };
         let settings = &planned.settings;
         let most = settings.batch_size.into_iter().chain(settings.max_tasks_per_worker).min();
-        let pace = Pace::new(chunk_size, most);
+        let overhead = planned.remote().map(|remote| remote.kind.overhead()).unwrap_or_default();
+        let pace = Pace::new(chunk_size, most, overhead);
         StageRun {
             open_inputs: planned.inputs.len(),
             planned,

@@ -132,8 +132,11 @@ impl Compiler<'_> {
         let cap = self.surroundings.workers.unwrap_or(usize::MAX);
         let workers = match settings.backend.kind {
             Backend::Serial => 1,
-            // As many as there are, which shows when it runs.
-            Backend::Remote => settings.workers.or(settings.backend.workers).unwrap_or(usize::MAX),
+            // Where nobody says, as many as there are, which shows when it runs.
+            Backend::Remote => {
+                let known = settings.backend.remote.as_ref().and_then(|remote| remote.workers_at_most());
+                settings.workers.or(settings.backend.workers).or(known).unwrap_or(usize::MAX)
+            }
             _ => settings
                 .workers
                 .or(settings.backend.workers)

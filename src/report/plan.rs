@@ -1,6 +1,6 @@
 //! What a run would do: the stages in the order of the graph, and why.
 
-use crate::engine::events::{Followed, StagePlan};
+use crate::engine::events::{Followed, Jobs, StagePlan};
 
 use super::grid::{Cell, Grid, one_line};
 use super::phrase::{count, duration, grouped, shell_quote};
@@ -63,6 +63,9 @@ fn reasons(out: &mut String, stage: &StagePlan, plan: &[StagePlan], style: Style
             false => format!("{} or more{more} possible", grouped(stage.possible)),
         };
         words.push(format!("{possible}, behind {}{}", behind(stage, plan), about(stage.possible_seconds)));
+    }
+    if let Some(Jobs { backend, jobs }) = &stage.jobs {
+        words.push(format!("in up to {} of {backend}", count(*jobs, "job")));
     }
     out.push_str(&format!("\n{}: {}\n", style.paint(Tint::Bold, &stage.name), words.join("; ")));
     stage.changes.iter().for_each(|change| out.push_str(&format!("  {change}\n")));

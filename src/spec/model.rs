@@ -487,6 +487,14 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// How many jobs are submitted for so many items, where jobs are: none that would find nothing to do.
+    pub fn jobs_for(&self, items: u64) -> Option<u64> {
+        let Access::Slurm(slurm) = &self.access else { return None };
+        Some((slurm.jobs as u64).min(items.div_ceil(slurm.workers_per_job as u64)))
+    }
+}
+
 /// How chunks come to the workers of an engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Access {

@@ -185,6 +185,9 @@ struct Files {
     end: Option<Vec<u32>>,
 }
 
+/// Makes of a run, as it goes, what is to be written of it, if it is time.
+pub type Record<'a> = dyn FnMut(&[StageRun], &[EngineNews]) -> Option<Write> + 'a;
+
 /// The state of a run.
 pub struct Dispatcher<'a> {
     orders: Orders,
@@ -213,7 +216,7 @@ pub struct Dispatcher<'a> {
     missing: Selection,
     mode: Mode,
     end: Option<End>,
-    record: &'a mut dyn FnMut(&[StageRun], &[EngineNews]) -> Option<Write>,
+    record: &'a mut Record<'a>,
 }
 
 /// How often the loop looks around when nothing happens.
@@ -230,7 +233,7 @@ impl<'a> Dispatcher<'a> {
         lines: Lines,
         helpers: &'a dyn Helpers,
         executor: Box<dyn Executor>,
-        record: &'a mut dyn FnMut(&[StageRun], &[EngineNews]) -> Option<Write>,
+        record: &'a mut Record<'a>,
     ) -> Dispatcher<'a> {
         let stages = orders.plan.stages.iter().map(|s| StageRun::new(s.clone(), orders.selected[s.index]));
         let mut stages: Vec<StageRun> = stages.collect();

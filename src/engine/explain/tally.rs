@@ -7,7 +7,7 @@ use super::{Passing, Wanted};
 use crate::data::{Hash, Items};
 use crate::engine::EngineError;
 use crate::engine::api::RunOptions;
-use crate::engine::events::{DueItems, StagePlan};
+use crate::engine::events::{DueItems, Jobs, StagePlan};
 use crate::engine::groups::Grouping;
 use crate::engine::resolve::{Resolver, Turns, with_input_number};
 use crate::engine::run::policy;
@@ -140,6 +140,13 @@ impl Tally {
     /// Reckons how long the items will take.
     pub fn estimate(&mut self) -> Result<(), EngineError> {
         if self.report.due + self.report.possible == 0 {
+            return Ok(());
+        }
+        self.report.jobs = self.planned.remote().and_then(|remote| {
+            let items = self.report.due + self.report.possible;
+            Some(Jobs { backend: remote.name.clone(), jobs: remote.jobs_for(items)? })
+        });
+        if self.planned.workers == usize::MAX {
             return Ok(());
         }
         let views = self.resolver.view.iter().chain(self.history.iter().flat_map(History::views));

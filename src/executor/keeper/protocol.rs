@@ -371,7 +371,14 @@ mod tests {
 
     #[test]
     fn setups_read_back() {
-        for role in [Role::Commands, Role::Process { argv: vec!["python3".into(), "-c".into()], terminal: true }] {
+        for role in [
+            Role::Commands,
+            Role::Process {
+                argv: vec!["python3".into(), "-c".into()],
+                terminal: true,
+                farewell: Duration::from_secs(3),
+            },
+        ] {
             let (env, memory) = (vec![("A".into(), "b c".into())], Some(1 << 40));
             let message = ToKeeper::Setup(Setup { role, env, cwd: "/tmp".into(), memory });
             let frame = message.frame();

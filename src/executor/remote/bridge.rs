@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
-use super::super::channel::Channel;
-use super::super::keeper::protocol::{FromKeeper, Role, Setup};
-use super::super::launch::Keeper;
-use super::super::wire;
 use super::Surroundings;
 use super::frames;
 use super::peer::Peer;
+use crate::executor::channel::Channel;
+use crate::executor::keeper::protocol::{FromKeeper, Role, Setup};
+use crate::executor::launch::Keeper;
+use crate::executor::wire;
 use crate::spec::model::{Access, Remote, RemoteKind};
 
 /// How long it may take to end what it started.

@@ -1,7 +1,7 @@
 //! stub until the launchers are there
-use super::super::seat::Wake;
 use super::Surroundings;
 use super::listener::Invitation;
+use crate::executor::seat::Wake;
 use crate::spec::model::Remote;
 use std::sync::Arc;
 pub(super) struct Crew;

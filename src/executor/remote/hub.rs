@@ -4,6 +4,9 @@
 //! died (as on this machine: the item in hand is to blame, or the chunk is halved) or was lost (nobody is to blame: it
 //! goes to another, in halves, so that an item that takes its worker along each time ends up alone).
 
+mod judge;
+mod watch;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,34 +14,27 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::super::chunk::{Chunk, Content};
-use super::super::command::{STRIKES, json_lines};
-use super::super::ending::{in_words, over, over_memory};
-use super::super::outcome::outcomes;
-use super::super::queue::{Phase, Rows};
-use super::super::seat::{Hand, Wake};
-use super::super::slot::InHand;
-use super::super::tally::Tally;
-use super::super::wire::{self, FromWorker};
-use super::super::{Job, Mark, Outcomes, PoolKey, Report, Task, TaskInput};
+use super::body::{body_of, form_of};
 use super::bridge::Bridge;
 use super::crew::Crew;
-use super::frames::{self, Capacity, Form, FromPeer, Hello, How, TaskEnd, TaskHead};
+use super::frames::{self, Capacity, Form, FromPeer, Hello, TaskHead};
 use super::listener::Listener;
 use super::peer::{Peer, Role, Sent};
 use super::upload::Uploads;
 use super::{EngineNews, Order, Surroundings, absolute};
-use crate::data::{Failure, FailureKind};
+use crate::executor::chunk::{Chunk, Content};
+use crate::executor::outcome::outcomes;
+use crate::executor::queue::{Phase, Rows};
+use crate::executor::seat::{Hand, Wake};
+use crate::executor::tally::Tally;
+use crate::executor::wire::{self, FromWorker};
+use crate::executor::{Job, Mark, PoolKey, Report, Task, TaskInput};
 use crate::spec::model::{Access, Remote};
 
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// A keeper gets a second chunk ahead of time where chunks are shorter than this.
 const SHORT: Duration = Duration::from_secs(1);
-/// A keeper without work leaves after this time.
-const IDLE: Duration = Duration::from_secs(20);
-/// An item that was alone in hand of so many workers that were lost is not sent once more.
-const MOST_LOSSES: u32 = 3;
 /// Before its engine ends it, a worker takes nothing that may take longer than is left but for this many seconds.
 const MARGIN: f64 = 5.0;
 
@@ -453,151 +449,6 @@ impl Hub {
         let _ = self.reports.send(Report::Part { task, outcomes });
     }
 
-    /// A chunk, or a part of one, has ended.
-    fn ended(&mut self, sent: Sent, end: TaskEnd) {
-        let Sent { mut chunk, at, .. } = sent;
-        let known = &mut self.jobs[chunk.hand.job_id as usize];
-        known.in_hand -= 1;
-        match end.how {
-            How::Done => {
-                known.chunk = Some(at.elapsed());
-                chunk.keep_all();
-                self.go_on(chunk);
-            }
-            How::Refused => self.again(chunk),
-            How::Lost => self.lose(chunk, &end.text),
-            How::Broken => self.broken(&chunk.hand, end.text),
-            How::Died => self.blame(chunk, &end),
-            How::Expired => self.expire(chunk, &end),
-            How::Silent => self.lose(chunk, "its worker stopped answering"),
-        }
-    }
-
-    /// The next part of a chunk, or its end.
-    fn go_on(&mut self, chunk: Chunk) {
-        match chunk.has_parts() && self.phase == Phase::Open {
-            true => self.queue.push_front(Waiting { chunk, body: Body::Part }),
-            false => self.finish(&chunk),
-        }
-    }
-
-    /// What is left goes to another.
-    fn again(&mut self, mut chunk: Chunk) {
-        chunk.keep_all();
-        self.go_on(chunk);
-    }
-
-    /// The worker died: whose fault was that?
-    fn blame(&mut self, mut chunk: Chunk, end: &TaskEnd) {
-        let memory = chunk.hand.job.pool.memory.filter(|_| end.over_memory);
-        match chunk.placed(end.in_hand) {
-            InHand::Item(item) => {
-                let failure = match memory {
-                    Some(limit) => over_memory(limit, end.peak_kib),
-                    None => crash(end.status),
-                };
-                self.fail(&mut chunk, item, Failure { output: end.text.clone(), ..failure }, end.peak_kib);
-                self.again(chunk);
-            }
-            InHand::Several => {
-                chunk.divide();
-                self.go_on(chunk);
-            }
-            InHand::Nothing if end.begun as usize > chunk.reported() => {
-                self.lose(chunk, &format!("its worker was {} after the item", in_words(end.status)));
-            }
-            InHand::Nothing => {
-                let how = memory.map_or_else(|| in_words(end.status), |limit| over_memory(limit, end.peak_kib).message);
-                self.strike(chunk, &how, &end.text);
-            }
-        }
-    }
-
-    /// The item in hand took longer than its limit.
-    fn expire(&mut self, mut chunk: Chunk, end: &TaskEnd) {
-        let limit = chunk.hand.job.timeout.unwrap_or_default();
-        match chunk.placed(end.in_hand) {
-            InHand::Item(item) => {
-                self.fail(&mut chunk, item, Failure { output: end.text.clone(), ..over(limit) }, end.peak_kib);
-                self.again(chunk);
-            }
-            InHand::Several => {
-                chunk.divide();
-                self.go_on(chunk);
-            }
-            InHand::Nothing => self.again(chunk),
-        }
-    }
-
-    fn fail(&self, chunk: &mut Chunk, item: u32, failure: Failure, peak_kib: u32) {
-        let usage = chunk.usage(peak_kib);
-        if let Some(outcomes) = chunk.hand.tally.fail(item, failure, usage) {
-            self.report_part(chunk, outcomes);
-        }
-    }
-
-    fn report_part(&self, chunk: &Chunk, outcomes: Outcomes) {
-        let _ = self.reports.send(Report::Part { task: chunk.hand.task, outcomes });
-    }
-
-    /// A chunk's worker is lost, and what it had in hand with it.
-    fn lose(&mut self, mut chunk: Chunk, how: &str) {
-        let left = chunk.left();
-        if let [only] = left[..] {
-            let losses = chunk.hand.marks.get(only as usize).map(|mark| self.losses.entry(*mark).or_default());
-            let losses = losses.map_or(1, |n| {
-                *n += 1;
-                *n
-            });
-            if losses >= MOST_LOSSES && !self.worked {
-                self.give_up(&format!("its workers are lost before any item ends: {how}"));
-            } else if losses >= MOST_LOSSES {
-                let message = format!("its worker was lost {losses} times while it had nothing else in hand: {how}");
-                self.fail(&mut chunk, only, Failure::new(FailureKind::Lost, message), 0);
-            }
-            return self.again(chunk);
-        }
-        chunk.divide();
-        self.go_on(chunk);
-    }
-
-    /// A death that is no item's fault.
-    fn strike(&mut self, chunk: Chunk, how: &str, tail: &str) {
-        let pool = self.jobs[chunk.hand.job_id as usize].pool;
-        let (strikes, words) = self.strikes.entry(pool).or_default();
-        *strikes += 1;
-        let tail = if tail.trim().is_empty() { String::new() } else { format!("\n{}", tail.trim_end()) };
-        *words = format!("the worker {how}, {strikes} times before any item could run{tail}");
-        match *strikes >= STRIKES {
-            true => {
-                let words = words.clone();
-                self.broken(&chunk.hand, words);
-            }
-            false => self.again(chunk),
-        }
-    }
-
-    fn finish(&self, chunk: &Chunk) {
-        self.end(&chunk.hand);
-    }
-
-    /// The task is over; what was not reported is unfinished.
-    fn end(&self, hand: &Hand) {
-        let _ = self.reports.send(Report::End { task: hand.task, unfinished: hand.tally.unfinished() });
-    }
-
-    fn broken(&self, hand: &Hand, message: String) {
-        let _ = self.reports.send(Report::Broken { task: hand.task, stage: hand.job.stage.clone(), message });
-    }
-
-    /// What a peer has in hand cannot run.
-    fn break_all(&mut self, at: usize, message: &str) {
-        for sent in std::mem::take(&mut self.peers[at].hand) {
-            self.jobs[sent.chunk.hand.job_id as usize].in_hand -= 1;
-            self.broken(&sent.chunk.hand, message.to_string());
-        }
-    }
-
     /// Takes leave of peers that are gone: what they had in hand goes to others.
     fn bury(&mut self) {
         let mut at = 0;
@@ -649,59 +500,6 @@ impl Hub {
         (self.news.running, self.news.pending, self.news.note) = crew.counts();
         if let Err(message) = heard {
             self.give_up(&message);
-        }
-    }
-
-    /// Looks after time.
-    fn watch(&mut self) {
-        if self.watched.elapsed() < TICK {
-            return;
-        }
-        self.watched = Instant::now();
-        self.peers.iter_mut().for_each(Peer::watch);
-        self.end_in_time();
-        self.dismiss();
-        let waiting = self.queue.len();
-        let in_hand: usize = self.peers.iter().map(|peer| peer.hand.len()).sum();
-        if let Some(crew) = self.crew.as_mut().filter(|_| self.phase == Phase::Open) {
-            crew.want(waiting + in_hand);
-        }
-        let able = self.peers.iter().any(|peer| peer.takes_tasks() && peer.slots() > 0);
-        if able || waiting == 0 || self.phase != Phase::Open {
-            self.starved = None;
-        } else if self.starved.get_or_insert_with(Instant::now).elapsed() >= self.remote.start_timeout {
-            let limit = self.remote.start_timeout;
-            let why = self.crew.as_ref().map(Crew::why).or(self.news.note.clone()).filter(|why| !why.is_empty());
-            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-            self.give_up(&format!("no worker came within {limit:?} (start_timeout){why}"));
-        }
-    }
-
-    /// Workers whose end is near finish the item in hand and go.
-    fn end_in_time(&mut self) {
-        for peer in self.peers.iter_mut().filter(|peer| peer.role == Role::Keeper && !peer.stopped) {
-            let Some(left) = peer.time_left() else { continue };
-            let longest = peer.hand.first().map_or(0.0, |s| self.jobs[s.chunk.hand.job_id as usize].longest);
-            if left <= longest + MARGIN {
-                (peer.stopped, peer.leaving) = (true, true);
-                peer.push(frames::stop());
-                peer.push(frames::quit());
-            }
-        }
-    }
-
-    /// Keepers that have had nothing to do for a while go, so that their jobs end.
-    fn dismiss(&mut self) {
-        if !self.queue.is_empty() {
-            return;
-        }
-        for peer in self.peers.iter_mut().filter(|peer| peer.role == Role::Keeper && peer.takes_tasks()) {
-            if !peer.hand.is_empty() {
-                peer.active = Instant::now();
-            } else if peer.active.elapsed() >= IDLE {
-                peer.leaving = true;
-                peer.push(frames::quit());
-            }
         }
     }
 
@@ -775,41 +573,8 @@ impl Waiting {
     }
 }
 
-fn form_of(input: &TaskInput) -> Form {
-    match input {
-        TaskInput::Rows { .. } => Form::Rows,
-        TaskInput::Commands(_) => Form::Commands,
-        TaskInput::Group { command: None, .. } => Form::Group,
-        TaskInput::Group { command: Some(_), .. } => Form::Commands,
-    }
-}
-
 /// A bridge, told what it is to have nodes run.
 fn with_runtime(mut peer: Peer, listener: &Listener) -> Peer {
     peer.push(frames::runtime(Some(listener.invitation())));
     peer
-}
-
-/// What is sent of a task.
-fn body_of(seq: u64, job_id: u32, job: &Job, input: TaskInput) -> Vec<u8> {
-    match input {
-        TaskInput::Commands(items) => frames::commands(&items),
-        TaskInput::Group { rows, command: Some(mut command), .. } => {
-            command.stdin = Some(rows.flat_map(|table| json_lines(&table)).flatten().collect());
-            frames::commands(&[command])
-        }
-        TaskInput::Group { rows, args, command: None } => {
-            let mut body = wire::group_frame(seq, job_id, 0, &args);
-            rows.for_each(|table| body.extend(wire::rows_frame(&table)));
-            body.extend(wire::end_of_rows_frame());
-            body
-        }
-        rows @ TaskInput::Rows { .. } => wire::task_frame(seq, job_id, 0, job, &rows),
-    }
-}
-
-fn crash(status: i32) -> Failure {
-    let how = in_words(status);
-    let how = if libc::WIFEXITED(status) { format!("{how} while the item was running") } else { how };
-    Failure::new(FailureKind::Crash, how)
 }

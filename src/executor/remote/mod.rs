@@ -5,6 +5,7 @@
 //! jobs of Slurm or processes behind ssh started ([`launcher`]) and that connect back over TLS ([`listener`]). Whoever
 //! starts or carries workers, what becomes of a chunk is decided here alone.
 
+mod body;
 mod bridge;
 mod crew;
 mod frames;

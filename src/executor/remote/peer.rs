@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::super::channel::Channel;
-use super::super::chunk::Chunk;
 use super::frames::{self, Capacity, Hello};
+use crate::executor::channel::Channel;
+use crate::executor::chunk::Chunk;
 
 /// How long one may take to say who it is.
 const HELLO_LIMIT: Duration = Duration::from_secs(15);

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::super::{PoolKey, wire};
 use super::frames::{self, Digest};
+use crate::executor::{PoolKey, wire};
 
 /// Folders and files that are nobody's module.
 const LEFT_OUT: [&str; 4] = ["__pycache__", ".git", ".bpp-flow", ".venv"];

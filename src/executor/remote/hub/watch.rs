@@ -1,0 +1,67 @@
+//! What the hub does as time goes by.
+
+use std::time::{Duration, Instant};
+
+use super::{Hub, MARGIN, TICK};
+use crate::executor::queue::Phase;
+use crate::executor::remote::crew::Crew;
+use crate::executor::remote::frames;
+use crate::executor::remote::peer::{Peer, Role};
+
+/// A keeper without work leaves after this time.
+const IDLE: Duration = Duration::from_secs(20);
+
+impl Hub {
+    /// Looks after time.
+    pub(super) fn watch(&mut self) {
+        if self.watched.elapsed() < TICK {
+            return;
+        }
+        self.watched = Instant::now();
+        self.peers.iter_mut().for_each(Peer::watch);
+        self.end_in_time();
+        self.dismiss();
+        let waiting = self.queue.len();
+        let in_hand: usize = self.peers.iter().map(|peer| peer.hand.len()).sum();
+        if let Some(crew) = self.crew.as_mut().filter(|_| self.phase == Phase::Open) {
+            crew.want(waiting + in_hand);
+        }
+        let able = self.peers.iter().any(|peer| peer.takes_tasks() && peer.slots() > 0);
+        if able || waiting == 0 || self.phase != Phase::Open {
+            self.starved = None;
+        } else if self.starved.get_or_insert_with(Instant::now).elapsed() >= self.remote.start_timeout {
+            let limit = self.remote.start_timeout;
+            let why = self.crew.as_ref().map(Crew::why).or(self.news.note.clone()).filter(|why| !why.is_empty());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            self.give_up(&format!("no worker came within {limit:?} (start_timeout){why}"));
+        }
+    }
+
+    /// Workers whose end is near finish the item in hand and go.
+    fn end_in_time(&mut self) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.role == Role::Keeper && !peer.stopped) {
+            let Some(left) = peer.time_left() else { continue };
+            let longest = peer.hand.first().map_or(0.0, |s| self.jobs[s.chunk.hand.job_id as usize].longest);
+            if left <= longest + MARGIN {
+                (peer.stopped, peer.leaving) = (true, true);
+                peer.push(frames::stop());
+                peer.push(frames::quit());
+            }
+        }
+    }
+
+    /// Keepers that have had nothing to do for a while go, so that their jobs end.
+    fn dismiss(&mut self) {
+        if !self.queue.is_empty() {
+            return;
+        }
+        for peer in self.peers.iter_mut().filter(|peer| peer.role == Role::Keeper && peer.takes_tasks()) {
+            if !peer.hand.is_empty() {
+                peer.active = Instant::now();
+            } else if peer.active.elapsed() >= IDLE {
+                peer.leaving = true;
+                peer.push(frames::quit());
+            }
+        }
+    }
+}
