@@ -196,8 +196,10 @@ class Child:
         return raw & LOW_HALF if raw >> 32 == self.task.seq & LOW_HALF else 0
 
     def begun(self):
-        raw = self.slot[BEGUN]
-        return raw & LOW_HALF if raw >> 32 == self.task.seq & LOW_HALF else 0
+        """How many items were begun, the one in hand included."""
+        raw, word = self.slot[BEGUN], self.word()
+        begun = raw & LOW_HALF if raw >> 32 == self.task.seq & LOW_HALF else 0
+        return begun if word in (PHASE, SEVERAL) else max(begun, word)
 
     def look(self, now):
         """Looks after limits, and after an end that takes its time."""

@@ -34,8 +34,8 @@ def runtime(leash=None, name="test"):
             "leash": leash, "remote": text("bpp_flow", "remote.py")}
 
 
-def pool(cwd, python=True, **more):
-    told = {"python": {"interpreter": None, "path": cwd} if python else None, "env": [], "cwd": cwd, "memory": None,
+def pool(folder, **more):
+    told = {"python": {"interpreter": None, "path": folder}, "env": [], "cwd": folder, "memory": None,
             "most_items": None, "upload": [], "share": []}
     told.update(more)
     return marshal.dumps(told, 2)
@@ -108,6 +108,7 @@ class Hub:
         self.received = b""
         self.told = []
         self.beats = 0
+        self.outcomes = {}
 
     def send(self, kind, *parts):
         self.socket.sendall(frame(kind, *parts))
@@ -151,20 +152,18 @@ class Hub:
         self.task(seq, job, pool, len(items), 1, marshal.dumps(items, 2), timeout)
 
     def outcome(self, seq, blobs=None):
-        """What becomes of that task."""
-        outcome = Outcome()
-        while True:
+        """What becomes of that task; what is heard of others is kept for them."""
+        while self.outcomes.setdefault(seq, Outcome()).how is None:
             kind, payload = self.receive()
             assert kind is not None, "the keeper is gone"
             if kind == b"n" and blobs is not None:
                 self.send(b"U", payload, blobs[payload.hex()])
-            elif kind in (b"p", b"e") and payload[:8] == struct.pack("<Q", seq):
-                if kind == b"e":
-                    outcome.end(payload)
-                    return outcome
-                outcome.take(payload)
+            elif kind in (b"p", b"e"):
+                outcome = self.outcomes.setdefault(struct.unpack_from("<Q", payload)[0], Outcome())
+                outcome.take(payload) if kind == b"p" else outcome.end(payload)
             else:
                 self.told.append((kind, payload))
+        return self.outcomes.pop(seq)
 
 
 SERVE = """
@@ -226,7 +225,7 @@ def eventually(condition, seconds=5):
     return True
 
 
-def mark_pids(folder, name="pid"):
+def number_in(folder, name="pid"):
     """The process number that an item wrote to a file, once it is there."""
     path = os.path.join(folder, name)
     assert eventually(lambda: os.path.exists(path) and os.path.getsize(path) > 0), "no item wrote its number"
