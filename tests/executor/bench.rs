@@ -84,6 +84,7 @@ impl Bench {
 
 fn note(tasks: &mut BTreeMap<TaskId, Ended>, report: &Report) {
     match report {
+        Report::Engine(_) | Report::Unavailable { .. } => {}
         Report::Started { task } => {
             tasks.entry(*task).or_default();
         }

@@ -121,7 +121,8 @@ fn watch(control: &mut Channel, kept: &mut Kept, farewell: Duration) {
             kept.slot.iter().for_each(|slot| slot.raise_peak(seen.kib));
             kept.over_memory = seen.over && kept.ended.is_none();
         }
-        if kept.over_memory || is_over(kept) {
+        let left_alone = control.ended() && kept.ended.is_some();
+        if kept.over_memory || left_alone || is_over(kept) {
             return;
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::settings::{Choices, count};
 use super::{Builder, names_of, text_of};
 use crate::data::Value;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::spec::grammar::{BACKENDS, ENGINE_OPTIONS};
 use crate::spec::model::{Access, Backend, Engine, Remote, RemoteKind, SlurmOptions, SshOptions};
 use crate::spec::nearest::nearest;
@@ -158,7 +158,7 @@ impl<'a> Builder<'a> {
             (None, Some(node)) => ("backend", node.text()?, Some(node.span)),
             (None, None) => return Some(Engine::default()),
         };
-        match self.engine(name) {
+        match self.engine(name, at) {
             Named::Engine(engine) => return Some(engine),
             Named::Nothing if !name.contains("{{") => {
                 let kinds = BACKENDS.iter().map(|word| word.name);
@@ -177,7 +177,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A configured engine has the name before a kind.
-    fn engine(&mut self, name: &str) -> Named {
+    fn engine(&mut self, name: &str, at: Option<Span>) -> Named {
         let configured = self.section("backends").iter().find(|(key, _)| key.key_text() == name);
         let kind = match configured {
             Some((_, node)) => node.get("kind").and_then(Node::text).unwrap_or_default(),
@@ -188,7 +188,8 @@ impl<'a> Builder<'a> {
         match (here(kind), remote(kind)) {
             (Some(kind), _) => Named::Engine(Engine { kind, workers, remote: None }),
             (None, Some(RemoteKind::Bridge | RemoteKind::Ssh)) if node.is_none() => {
-                let mistake = Diagnostic::outside(format!("`{kind}` needs to be configured"));
+                let message = format!("`{kind}` needs to be configured");
+                let mistake = Diagnostic { span: at, ..Diagnostic::outside(message) };
                 self.mistakes.push(
                     mistake.help(format!("under `backends`, write `NAME: {{kind: {kind}, …}}`, and `backend: NAME`")),
                 );
@@ -223,6 +224,11 @@ fn remote_of(name: &str, kind: RemoteKind, node: Option<&Node>) -> Remote {
     let get = |option: &str| node.and_then(|node| node.get(option));
     let text = |option: &str| get(option).and_then(text_of);
     let list = |option: &str| get(option).map(names_of).unwrap_or_default();
+    // A command as one text is one that has no words with spaces.
+    let words = |option: &str| match get(option).and_then(Node::text) {
+        Some(line) => line.split_whitespace().map(String::from).collect(),
+        None => list(option),
+    };
     let number = |option: &str| get(option).and_then(count);
     let access = match kind {
         RemoteKind::Slurm => Access::Slurm(SlurmOptions {
@@ -236,18 +242,20 @@ fn remote_of(name: &str, kind: RemoteKind, node: Option<&Node>) -> Remote {
             memory: get("memory").and_then(units::size),
             gres: text("gres"),
             setup: list("setup"),
-            sbatch: list("sbatch"),
+            sbatch: words("sbatch"),
         }),
         RemoteKind::Ssh => Access::Ssh(SshOptions {
             hosts: list("hosts"),
             workers_per_host: number("workers_per_host").unwrap_or(1),
             setup: list("setup"),
-            ssh: get("ssh").map_or_else(|| ["ssh", "-o", "BatchMode=yes"].map(String::from).to_vec(), names_of),
+            ssh: Some(words("ssh"))
+                .filter(|command| !command.is_empty())
+                .unwrap_or_else(|| ["ssh", "-o", "BatchMode=yes"].map(String::from).to_vec()),
         }),
         _ => {
             let own = ["workers", "address"].iter().chain(options_of(kind)).filter(|option| **option != "launch");
             let given = own.filter_map(|&option| Some((option.to_string(), get(option)?.as_value())));
-            Access::Bridge { options: given.collect(), launch: list("launch") }
+            Access::Bridge { options: given.collect(), launch: words("launch") }
         }
     };
     Remote {
