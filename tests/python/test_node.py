@@ -527,5 +527,317 @@ class LocalTasks(Tasks):
                 self.assertEqual(payload[8], LOST)
 
 
+class Files(Case):
+    """Uploads and shared objects, on a node that does not share bpp-flow's file system."""
+
+    def setUp(self):
+        self.cache = tempfile.mkdtemp(prefix="bpp-cache-")
+        self.addCleanup(shutil.rmtree, self.cache, True)
+        before = os.environ.get("TMPDIR")
+        os.environ["TMPDIR"] = self.cache
+        self.addCleanup(lambda: os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before))
+        super().setUp()
+        self.own = os.path.join(self.cache, "bpp-flow-%d" % os.getuid())
+
+    def digest(self, n):
+        return "%064x" % n
+
+    def run_uploaded(self, files, pool_number=5, folder="/no/such/workflow", digest=1, function="where"):
+        blobs = {self.digest(digest): marshal.dumps(files, 2)}
+        self.hub.pool(pool_number, pool(folder, upload=list(blobs)))
+        self.hub.job(pool_number, pool_number, job(pool_number, folder, function))
+        self.seq += 1
+        self.hub.rows(self.seq, pool_number, pool_number, [{}])
+        return self.hub.outcome(self.seq, blobs)
+
+    def test_uploads_stand_for_the_workflows_folder(self):
+        source = b"import os\nfrom lib import b\ndef where(row):\n    return {'at': os.getcwd(), 'b': b.B, 'file': __file__}\n"
+        files = [("m.py", source, 0o644), ("lib/__init__.py", b"", 0o644), ("lib/b.py", b"B = 7\n", 0o600)]
+        folder = os.path.realpath(os.path.join(self.own, self.digest(1)))
+        for _ in range(2):
+            outcome = self.run_uploaded(files)
+            self.assertEqual(outcome.done, {0: {"at": folder, "b": 7, "file": os.path.join(self.own, self.digest(1), "m.py")}})
+        self.assertEqual(os.stat(self.own).st_mode & 0o777, 0o700)
+        self.assertEqual(os.listdir(self.own), [self.digest(1)])
+        self.assertEqual(sum(kind == b"n" for kind, _ in self.hub.told), 0)
+
+    def test_what_was_uploaded_wins(self):
+        with open(os.path.join(self.folder, "other.py"), "w") as file:
+            file.write("O = 1\n")
+        source = b"import other, os\ndef where(row):\n    return {'o': other.O, 'at': os.getcwd()}\n"
+        outcome = self.run_uploaded([("m.py", source, 0o644)], folder=self.folder)
+        self.assertEqual(outcome.done, {0: {"o": 1, "at": os.path.realpath(self.folder)}})
+
+    def test_commands_find_uploads(self):
+        digest = self.digest(4)
+        blobs = {digest: marshal.dumps([("bin/hi", b"#!/bin/sh\necho hi\n", 0o755)], 2)}
+        self.hub.pool(6, pool("/no/such/workflow", python=None, upload=[digest]))
+        self.hub.job(6, 6, COMMANDS_JOB)
+        self.hub.commands(1, 6, 6, [command("bin/hi")])
+        self.assertEqual(self.hub.outcome(1, blobs).results[0][4], b"hi\n")
+
+    def test_paths_do_not_lead_out(self):
+        for number, path in enumerate(("../evil", "/evil", "a/../../evil", "a//b", ".", "a\0b", ""), 10):
+            outcome = self.run_uploaded([(path, b"x", 0o644)], pool_number=number, digest=number)
+            self.assertEqual(outcome.how, BROKEN, path)
+            self.assertIn("an upload holds the path", outcome.text)
+        self.assertEqual(os.listdir(self.own), [])
+        outcome = self.run_uploaded([("m.py", b"", 0), ("m.py", b"twice", 0)], pool_number=30, digest=30)
+        self.assertEqual(outcome.how, BROKEN)
+        self.assertEqual(self.rows("plus", [{"x": 1}]).how, DONE)
+
+    def test_somebody_elses_folder_is_not_used(self):
+        for make in (lambda: os.mkdir(self.own, 0o777) or os.chmod(self.own, 0o777), lambda: os.symlink(self.folder, self.own)):
+            make()
+            outcome = self.run_uploaded([("m.py", b"def where(row):\n    return {'f': __file__}\n", 0o644)])
+            self.assertFalse(outcome.done[0]["f"].startswith(self.own))
+            self.assertEqual(os.listdir(self.own), os.listdir(self.folder) if os.path.islink(self.own) else [])
+            os.unlink(self.own) if os.path.islink(self.own) else os.rmdir(self.own)
+
+    def share(self, number, path, stamp, content):
+        entry = {"name": "t", "path": path, "size": stamp[0], "mtime_ns": stamp[1], "digest": self.digest(50 + number)}
+        told = ("t", "t.json", "json", path, str(stamp[0]), str(stamp[1]), "12345")
+        with open(os.path.join(self.folder, "sh.py"), "w") as file:
+            file.write("def look(row, t):\n    return {'t': t}\n")
+        self.hub.pool(number, pool(self.folder, share=[entry]))
+        self.hub.job(number, number, job(number, self.folder, "look", share=[told], module="sh"))
+        self.seq += 1
+        self.hub.rows(self.seq, number, number, [{}])
+        return self.hub.outcome(self.seq, {entry["digest"]: content})
+
+    def test_shared_objects_come_over_the_wire(self):
+        outcome = self.share(7, "/no/such/t.json", (3, 5), b"[1]")
+        self.assertEqual(outcome.done, {0: {"t": [1]}})
+        path = os.path.join(self.own, self.digest(57))
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o400)
+
+    def test_shared_objects_that_are_here_are_used(self):
+        path = os.path.join(self.folder, "t.json")
+        with open(path, "w") as file:
+            file.write("[2]")
+        found = os.stat(path)
+        outcome = self.share(7, path, (found.st_size, found.st_mtime_ns), b"[1]")
+        self.assertEqual(outcome.done, {0: {"t": [2]}})
+        self.assertFalse(os.path.exists(self.own))
+        outcome = self.share(8, path, (found.st_size, found.st_mtime_ns + 1), b"[1]")
+        self.assertEqual(outcome.done, {0: {"t": [1]}}, "the node has another file of that name")
+
+    def test_rows_of_a_stage_lie_side_by_side(self):
+        digests = [self.digest(70), self.digest(71)]
+        blobs = dict(zip(digests, (b"arrow", b"rows")))
+        share = [{"name": "t", "path": "/no/such/x.arrow" + more, "size": 5, "mtime_ns": 1, "digest": digest}
+                 for more, digest in zip(("", ".rows"), digests)]
+        self.hub.pool(7, pool(self.folder, python=None, share=share))
+        self.hub.job(7, 7, COMMANDS_JOB)
+        self.hub.commands(1, 7, 7, [command("true")])
+        self.assertEqual(self.hub.outcome(1, blobs).how, DONE)
+        with open(os.path.join(self.own, digests[0] + ".rows"), "rb") as file:
+            self.assertEqual(file.read(), b"rows")
+
+
+PATCHED = SERVE.replace("keeper =", "node.BEAT, node.SILENCE = 0.1, 0.6\nkeeper =")
+
+
+class Beats(unittest.TestCase):
+    def setUp(self):
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        with theirs:
+            self.process = subprocess.Popen([PYTHON, "-c", PATCHED % HOME, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+        self.addCleanup(self.process.kill)
+        self.hub = Hub(ours)
+
+    def test_a_silent_bpp_flow_is_gone(self):
+        self.assertEqual(self.hub.receive(5)[0], None)
+        self.assertEqual(self.process.wait(5), 0)
+        self.assertGreater(self.hub.beats, 2)
+
+    def test_one_that_beats_is_not(self):
+        for _ in range(10):
+            self.hub.send(b"b")
+            time.sleep(0.2)
+        self.assertIsNone(self.process.poll())
+        self.hub.send(b"Q")
+        self.process.wait(5)
+
+
+JOB = """
+import marshal, sys
+sys.path.insert(0, %r)
+from bpp_flow import node
+settings = marshal.loads(sys.stdin.buffer.read())
+node.PATIENCE = 1
+node.main_job(settings)
+"""
+
+
+class Jobs(unittest.TestCase):
+    """What a job of Slurm or ssh runs, over TLS."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="bpp-job-")
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        with open(os.path.join(cls.folder, "m.py"), "w") as file:
+            file.write(MODULE)
+        cls.certificates = [cls.certificate(name) for name in ("one", "two")]
+
+    @classmethod
+    def certificate(cls, name):
+        key, certificate = (os.path.join(cls.folder, name + end) for end in (".key", ".pem"))
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+             "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=bpp-flow"],
+            check=True, capture_output=True,
+        )
+        return certificate, key
+
+    def setUp(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(10)
+        self.addCleanup(self.listener.close)
+        self.hubs = []
+
+    def start(self, workers=1, certificate=0, addresses=("127.0.0.1",), port=None, **more):
+        with open(self.certificates[certificate][0]) as file:
+            pem = file.read()
+        invitation = {"addresses": list(addresses), "port": port or self.listener.getsockname()[1], "certificate": pem, "token": "t0ken"}
+        settings = {"invitation": invitation, "workers": workers, "job": "12_3", "until": 5.5, "idle": 60, **more}
+        env = {**os.environ, "SLURM_JOB_END_TIME": "1700000000"} if more.get("until", 1) is None else None
+        self.job = subprocess.Popen([PYTHON, "-c", JOB % HOME], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+        self.addCleanup(self.finish)
+        self.job.stdin.write(marshal.dumps(settings))
+        self.job.stdin.close()
+
+    def finish(self):
+        for hub in self.hubs:
+            hub.socket.close()
+        pids = tree(self.job.pid)
+        self.job.wait(10)
+        self.job.stderr.close()
+        self.assertTrue(eventually(lambda: not any(map(is_running, pids))), "processes are left")
+
+    def accept(self):
+        """The next keeper that connects, and its hello."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.certificates[0])
+        sock, _ = self.listener.accept()
+        sock.settimeout(10)
+        hub = Hub(context.wrap_socket(sock, server_side=True))
+        self.hubs.append(hub)
+        kind, payload = hub.receive()
+        self.assertEqual(kind, b"h")
+        return hub, marshal.loads(payload)
+
+    def ready(self):
+        hub, hello = self.accept()
+        hub.begin(runtime())
+        hub.pool(1, pool(self.folder))
+        for number, name in enumerate(("plus", "large", "family", "mark"), 1):
+            hub.job(number, 1, job(number, self.folder, name))
+        return hub, hello
+
+    def test_keepers_say_who_they_are_and_work(self):
+        self.start(2)
+        both = [self.ready(), self.ready()]
+        for hub, hello in both:
+            self.assertEqual(
+                {name: hello[name] for name in ("protocol", "token", "role", "host", "job", "slots", "until")},
+                {"protocol": 1, "token": "t0ken", "role": "keeper", "host": socket.gethostname(), "job": "12_3", "slots": 1, "until": 5.5},
+            )
+            for seq in range(1, 200):
+                hub.rows(seq, 1, 1, [{"x": seq}])
+            for seq in range(1, 200):
+                self.assertEqual(hub.outcome(seq).done, {0: {"y": seq + 1}})
+            hub.rows(1, 1, 1, [{"x": 1, "filler": "z" * (20 << 20)}])
+            self.assertEqual(hub.outcome(1).done, {0: {"y": 2}})
+            hub.rows(2, 2, 1, [{"n": 20 << 20}] * 4)
+            self.assertEqual([len(row["y"]) for row in hub.outcome(2).done.values()], [20 << 20] * 4)
+        self.assertNotEqual(both[0][1]["name"], both[1][1]["name"])
+        for hub, _ in both:
+            hub.send(b"Q")
+        self.assertEqual(self.job.wait(5), 0)
+
+    def test_slurm_says_when_the_job_ends(self):
+        self.start(until=None)
+        self.assertEqual(self.ready()[1]["until"], 1.7e9)
+
+    def test_idle_keepers_end(self):
+        self.start(2, idle=0.5)
+        for _ in range(2):
+            hub, _ = self.ready()
+            hub.rows(1, 1, 1, [{"x": 1}])
+            hub.outcome(1)
+        self.assertEqual(self.job.wait(5), 0)
+
+    def test_addresses_are_tried_in_turn_and_again(self):
+        port = self.listener.getsockname()[1]
+        self.listener.close()
+        self.start(addresses=("no-such-host.invalid", "127.0.0.2", "127.0.0.1"), port=port)
+        time.sleep(0.3)
+        self.listener = socket.create_server(("127.0.0.1", port))
+        self.listener.settimeout(10)
+        self.ready()
+
+    def test_who_cannot_connect_says_so_once(self):
+        port = self.listener.getsockname()[1]
+        self.listener.close()
+        self.start(3, port=port)
+        self.assertEqual(self.job.wait(10), 1)
+        lines = self.job.stderr.read().decode().splitlines()
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn("127.0.0.1, port %d: " % port, lines[0])
+
+    def test_another_certificate_is_refused(self):
+        self.start(certificate=1)
+        with self.assertRaises(ssl.SSLError):
+            self.accept()
+        self.assertEqual(self.job.wait(10), 1)
+        self.assertIn(b"CERTIFICATE_VERIFY_FAILED", self.job.stderr.read())
+
+    def test_a_refused_token_is_told(self):
+        self.start()
+        hub, _ = self.accept()
+        hub.socket.close()
+        self.assertEqual(self.job.wait(10), 1)
+        self.assertEqual(self.job.stderr.read().decode(), "bpp-flow: bpp-flow refused this worker, or is gone\n")
+
+    def test_a_killed_keeper_is_replaced_three_times(self):
+        self.start()
+        for _ in range(4):
+            hub, hello = self.ready()
+            hub.rows(1, 3, 1, [{}])
+            stray = number_in(self.folder)
+            os.kill(hello["pid"], signal.SIGKILL)
+            while hub.receive()[0] is not None:
+                pass
+            self.assertTrue(eventually(lambda: not is_running(stray), 2))
+            os.unlink(self.folder + "/pid")
+        self.assertNotEqual(self.job.wait(5), 0)
+
+    def test_the_end_of_bpp_flow_is_the_jobs(self):
+        self.start(2)
+        hubs = [self.ready()[0], self.ready()[0]]
+        hubs[0].rows(1, 3, 1, [{}])
+        stray = number_in(self.folder)
+        os.unlink(self.folder + "/pid")
+        for hub in hubs:
+            hub.socket.close()
+        self.assertEqual(self.job.wait(3), 0)
+        self.assertTrue(eventually(lambda: not is_running(stray), 1))
+
+    def test_sigterm_ends_the_job_within_a_second(self):
+        self.start(2)
+        hub, _ = self.ready()
+        hub.rows(1, 3, 1, [{}])
+        pids = [number_in(self.folder)] + tree(self.job.pid)
+        os.unlink(self.folder + "/pid")
+        begun = time.monotonic()
+        self.job.terminate()
+        self.job.wait(5)
+        self.assertLess(time.monotonic() - begun, 1.5)
+        self.assertTrue(eventually(lambda: not any(map(is_running, pids)), 1))
+
+
 if __name__ == "__main__":
     unittest.main()
