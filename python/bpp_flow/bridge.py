@@ -26,7 +26,7 @@ READ = 1 << 18  # bytes that are read at a time
 BUFFERS = 256  # buffers that are written at a time
 BEAT = 9.0  # seconds of silence until a beat is sent
 WATCH = 0.5  # seconds between looks at the engine
-HANGS = 60.0  # seconds until an engine that does not say how many workers it has is given up
+HANGS = 30.0  # seconds until an engine that does not say how many workers it has is given up
 PATIENCE = 5.0  # seconds in which the engine's client may be closed
 RENEWALS = 3  # pools made anew one after the other without a single result
 
@@ -50,11 +50,12 @@ INSTALL = (
 )
 
 # Sees to it that what the bridge started ends with it: reads until the bridge is gone, then kills what is of its
-# session or carries its mark. A process of its own, for the bridge may be killed.
+# session or carries its mark, and removes the folders that it was told of. A process of its own, for the bridge may
+# be killed.
 GUARD = """
-import os, signal, sys, time
+import os, shutil, signal, sys, time
 mark, session = sys.argv[1].encode(), int(sys.argv[2])
-sys.stdin.buffer.read()
+folders = sys.stdin.read().splitlines()
 def ours(pid):
     try:
         with open("/proc/%s/environ" % pid, "rb") as file:
@@ -76,6 +77,8 @@ for _ in range(50):
     if not found:
         break
     time.sleep(0.05)
+for folder in folders:
+    shutil.rmtree(folder, ignore_errors=True)
 """
 
 
@@ -424,7 +427,9 @@ def guard(link):
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", GUARD, mark, str(session)],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        text=True,
     )
+    engines.remove_later = lambda folder: (process.stdin.write(folder + "\n"), process.stdin.flush())
     name, value = mark.split("=")
     os.environ[name] = value
     fds = [link.fd, process.stdin.fileno()]

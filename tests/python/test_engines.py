@@ -74,5 +74,97 @@ class Dask(Case):
         self.assertLess(seconds, 40)
 
 
+@unittest.skipUnless(installed("ray"), "Ray is not installed")
+class Ray(Case):
+    def test_local(self):
+        hub = self.hub("ray", {"workers": 2})
+        self.assertEqual(hub.greeting["slots"], 2)
+        self.comes_back(hub)
+        self.leaves_nothing(hub)
+
+    def test_killed_worker(self):
+        self.loses_one(self.hub("ray", {"workers": 2}), "WorkerCrashedError")
+
+    def test_resources_of_a_task(self):
+        self.assertEqual(self.hub("ray", {"workers": 5, "resources": {"cpus": 2}}).greeting["slots"], 2)
+
+    def test_unreachable(self):
+        hub = self.hub("ray", {"address": "127.0.0.1:9"}, start=False)
+        text, seconds = hub.trouble()
+        self.assertIn("Ray at 127.0.0.1:9 cannot be used", text)
+        self.assertLess(seconds, 40)
+
+
+@unittest.skipUnless(installed("ipyparallel"), "ipyparallel is not installed")
+class IPyParallel(Case):
+    def test_engines_of_our_own(self):
+        hub = self.hub("ipyparallel", {"engines": 2})
+        self.assertEqual(hub.greeting["slots"], 2)
+        self.assertEqual(len(self.comes_back(hub)), 2)
+        self.leaves_nothing(hub)
+
+    def test_killed_engine(self):
+        hub = self.hub("ipyparallel", {"engines": 3})
+        self.loses_one(hub, "EngineError")
+        hub.await_slots(lambda slots: slots == 2)
+
+    def test_unreachable(self):
+        hub = self.hub("ipyparallel", {"connection_file": "/nowhere/client.json"}, start=False)
+        self.assertIn("the IPython cluster (/nowhere/client.json) cannot be used", hub.trouble()[0])
+
+
+MPIEXEC = shutil.which("mpiexec", path=os.path.dirname(PYTHON)) or shutil.which("mpiexec")
+# For more processes than processors, and for root, of Open MPI 5.
+MPI_ENV = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PRTE_ALLOW_RUN_AS_ROOT": "1", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_mpi_yield_when_idle": "1",
+}
+
+
+@unittest.skipUnless(installed("mpi4py.MPI") and MPIEXEC, "mpi4py and an MPI are not installed")
+class Mpi(Case):
+    def launched(self, processes, **more):
+        launch = [MPIEXEC, "-n", str(processes), PYTHON, "-m", "mpi4py.futures", "SCRIPT"]
+        return self.hub("mpi", {}, launch=launch, env=MPI_ENV, **more)
+
+    def test_launched(self):
+        hub = self.launched(3)
+        self.assertEqual(hub.greeting["slots"], 2)
+        self.assertEqual(hub.greeting["token"], "secret of the run")
+        self.assertEqual(len(self.comes_back(hub)), 2)
+        self.leaves_nothing(hub)
+
+    def test_launched_and_ended(self):
+        hub = self.launched(3)
+        self.comes_back(hub)
+        hub.send(b"Q")
+        self.assertEqual(hub.gone(), [])
+        self.assertEqual(hub.process.returncode, 0, hub.told())
+
+    def test_launched_with_nobody_to_work(self):
+        hub = self.launched(1, start=False)
+        self.assertIn("the launcher started one process only", hub.trouble()[0])
+
+    def test_killed_process_ends_all(self):
+        hub = self.launched(3)
+        hub.task("kill")
+        while hub.receive()[0] is not None:
+            pass
+        self.assertEqual(hub.gone(), [])
+
+    def test_spawned(self):
+        hub = self.hub("mpi", {"workers": 2}, env=MPI_ENV)
+        self.assertEqual(hub.greeting["slots"], 2)
+        self.assertEqual(len(self.comes_back(hub)), 2)
+        self.leaves_nothing(hub)
+
+    def test_spawned_and_killed(self):
+        hub = self.hub("mpi", {"workers": 2}, env=MPI_ENV)
+        hub.task("kill")
+        while hub.receive()[0] not in (None, b"x"):
+            pass
+        self.assertEqual(hub.gone(), [])
+
+
 if __name__ == "__main__":
     unittest.main()
