@@ -1,0 +1,73 @@
+//! Engines that `tests/engines/NAME-up` has started.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How a workflow is run on an engine.
+#[derive(Clone)]
+pub struct Engine {
+    /// What stands under `backends:` for it.
+    pub backend: String,
+    /// Variables of whoever uses it.
+    pub vars: Vec<(String, String)>,
+    /// Between a Python worker and the process that is the engine's: the keeper's and, mostly, the engine's own.
+    pub generations: usize,
+}
+
+/// The folder of all engines.
+pub fn engines() -> PathBuf {
+    let default = || std::env::temp_dir().join("bpp-flow-engines");
+    std::env::var_os("BPP_ENGINES").map_or_else(default, PathBuf::from)
+}
+
+impl Engine {
+    /// A backend of this machine, for which nothing has to be up.
+    pub fn here(backend: &str) -> Engine {
+        Engine { backend: backend.to_string(), vars: Vec::new(), generations: 0 }
+    }
+
+    /// The engine of that name, which must be up, used in one of its ways; `$NAME` in `backend` is a variable that
+    /// its script told.
+    pub fn up(name: &str, backend: &str) -> Engine {
+        let path = engines().join(name).join("env");
+        let told = std::fs::read_to_string(&path)
+            .unwrap_or_else(|_| panic!("{name} is not up: tests/engines/{name}-up, or tests/run --engines {name}"));
+        let vars: Vec<_> = told.lines().filter_map(|line| line.split_once('=')).map(owned).collect();
+        let mut backend = backend.to_string();
+        for (name, value) in &vars {
+            backend = backend.replace(&format!("${name}"), value);
+        }
+        Engine { backend, vars, generations: 2 }.with_python("venv")
+    }
+
+    /// An engine for which the packages are all it takes.
+    pub fn of_packages(backend: &str) -> Engine {
+        Engine { generations: 2, ..Engine::here(backend) }.with_python("venv")
+    }
+
+    /// The same engine with the Python of another virtual environment.
+    pub fn with_python(mut self, venv: &str) -> Engine {
+        let venv = engines().join(venv);
+        assert!(venv.join("bin/python").exists(), "{} is not there: tests/engines/install", venv.display());
+        let path = std::env::var("PATH").expect("PATH");
+        self.vars.retain(|(name, _)| name != "VIRTUAL_ENV" && name != "PATH");
+        self.vars.push(owned(("VIRTUAL_ENV", venv.to_str().expect("UTF-8"))));
+        self.vars.push(owned(("PATH", &format!("{}:{path}", venv.join("bin").display()))));
+        self
+    }
+
+    /// The same engine, of whose processes the Python workers are this far away.
+    pub fn with_generations(self, generations: usize) -> Engine {
+        Engine { generations, ..self }
+    }
+}
+
+/// Starts what is missing of an engine after a test has killed something of it.
+pub fn mend(name: &str) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/engines/{name}-up"));
+    assert!(Command::new(script).status().expect("bash").success(), "{name} comes up again");
+}
+
+fn owned((name, value): (&str, &str)) -> (String, String) {
+    (name.to_string(), value.to_string())
+}

@@ -1,0 +1,5 @@
+from concurrent.futures import ProcessPoolExecutor
+
+
+def make_executor(options):
+    return ProcessPoolExecutor(max_workers=options["workers"])
