@@ -2,12 +2,10 @@
 
 import marshal
 import os
-import select
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 
 from harness import MODULES, ROOT, load, text
@@ -189,6 +187,17 @@ def started(local=False):
     if local:
         ours.sendall(runtime()["node"])
     return hub, process
+
+
+def certificate(folder, name="own"):
+    """A certificate that signs itself, and its key: files."""
+    key, certificate = (os.path.join(folder, name + end) for end in (".key", ".pem"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=bpp-flow"],
+        check=True, capture_output=True,
+    )
+    return certificate, key
 
 
 def tree(pid):

@@ -11,15 +11,14 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from keeping import (  # noqa: E402
-    BROKEN, COMMANDS_JOB, DIED, DONE, HOME, LOST, PYTHON, REFUSED, SERVE, SILENT, TIMED_OUT, Hub, command, eventually, group_body,
-    is_running, job, number_in, pool, rows_body, runtime, started, task, tree,
+    BROKEN, COMMANDS_JOB, DIED, DONE, HOME, LOST, PYTHON, REFUSED, SERVE, SILENT, TIMED_OUT, Hub, certificate, command, eventually,
+    group_body, is_running, job, number_in, pool, runtime, started, tree,
 )
 
 sys.path.insert(0, HOME)
@@ -680,17 +679,7 @@ class Jobs(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         with open(os.path.join(cls.folder, "m.py"), "w") as file:
             file.write(MODULE)
-        cls.certificates = [cls.certificate(name) for name in ("one", "two")]
-
-    @classmethod
-    def certificate(cls, name):
-        key, certificate = (os.path.join(cls.folder, name + end) for end in (".key", ".pem"))
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-             "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=bpp-flow"],
-            check=True, capture_output=True,
-        )
-        return certificate, key
+        cls.certificates = [certificate(cls.folder, name) for name in ("one", "two")]
 
     def setUp(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
