@@ -12,6 +12,8 @@ class Cache:
 
     def __init__(self):
         self.folder = None
+        # A folder of this keeper's alone.
+        self.temporary = None
 
     def root(self):
         if self.folder is None or not is_own(self.folder):
@@ -22,8 +24,12 @@ class Cache:
             except FileExistsError:
                 if not is_own(self.folder):
                     # Somebody else's: nothing is read from there.
-                    self.folder = tempfile.mkdtemp(prefix="bpp-flow-", dir=above)
+                    self.folder = self.temporary = tempfile.mkdtemp(prefix="bpp-flow-", dir=above)
         return self.folder
+
+    def close(self):
+        if self.temporary is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
 
     def path(self, digest):
         if not digest or set(digest) - set("0123456789abcdef"):

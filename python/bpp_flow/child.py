@@ -66,6 +66,7 @@ class Child:
             sources = (null, capture.fileno(), capture.fileno(), theirs.fileno(), slot.fileno())
             files = [fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, LOW) for source in sources]
             self.pid = self.spawn(files)
+            keeper.note(self.pid, b"+")
         except BaseException:
             ours.close()
             capture.close()
@@ -331,6 +332,7 @@ class Child:
         self.close()
 
     def close(self):
+        self.keeper.note(self.pid, b"-")
         self.keeper.unwatch(self.stream)
         self.stream.close()
         self.capture.close()

@@ -222,6 +222,7 @@ class Running:
             for fd in theirs:
                 if fd != null:
                     os.close(fd)
+        self.keeper.note(self.pid, b"+")
         self.memory = Sampler(commands.pool.memory, self.pid)
         self.peak = 0
         for place, call in ((1, self.read_out), (2, self.read_err)):
@@ -328,6 +329,7 @@ class Running:
         kill(-self.pid, signal.SIGKILL)
         if self.ending != EXITED:
             sweep()
+        self.keeper.note(self.pid, b"-")
         self.close()
         peak = max(self.peak, self.ended.peak)
         status = self.ended.status if self.ending == EXITED else 0

@@ -20,7 +20,7 @@ from .child import Child
 from .commands import Commands
 from .frames import Damaged, Stream
 from .guard import MOST_LOSSES, guard
-from .processes import NotStartedWorker, adopt_orphans
+from .processes import NotStartedWorker, adopt_orphans, reap
 from .tasks import BROKEN, COMMANDS, END, LOST, NUMBERS, REFUSED, SEQ, Job, Pool, Task
 
 PROTOCOL = 1
@@ -118,6 +118,7 @@ class Keeper:
             pass
         finally:
             self.end_child()
+            self.cache.close()
 
     def listen_to_signals(self):
         for end in (self.awake, self.wake):
@@ -238,9 +239,6 @@ class Keeper:
         if self.calls.pop(fd, None) is not None:
             self.poll.unregister(fd)
 
-    def child_stream(self):
-        return self.child.stream if self.child is not None else None
-
     def is_congested(self):
         """Whether bpp-flow takes no more for now."""
         return self.stream.backlog > CONGESTED
@@ -253,14 +251,22 @@ class Keeper:
         except BlockingIOError:
             pass
 
+    def note(self, group, sign):
+        """Has the guard know which process groups there are, where it does not inherit orphans."""
+        if not self.adopts and self.life is not None:
+            self.life.sendall(b"%s%d\n" % (sign, group))
+
     def hear_signals(self):
         self.read_signals()
         if signal.SIGTERM in self.signals:
             raise Over
         ended = signal.SIGCHLD in self.signals
         self.signals = b""
-        if ended and self.child is not None:
-            self.child.look_for_end()
+        if ended:
+            if self.child is not None:
+                self.child.look_for_end()
+            else:
+                reap(None)
         if self.arrived:
             self.take_leash(self.arrived.pop())
 
@@ -338,6 +344,8 @@ class Keeper:
             task = next((task for task in self.queue if task.seq == seq), None)
             if task is not None:
                 self.queue.remove(task)
+                # What it waited for may not come now.
+                self.asked.clear()
         # Who asked has forgotten it, but an engine's worker waits for its end.
         if self.local and task is not None:
             self.answer(task, LOST, text="cancelled")

@@ -35,6 +35,7 @@ from types import ModuleType
 PREFIX = "_bpp_flow_remote_"
 # A keeper that is idle for 60 seconds ends by itself; one that may be about to is not used.
 USABLE = 45
+LARGE = 1 << 20
 
 HEAD = struct.Struct("<IB")
 NUMBER = struct.Struct("<I")
@@ -75,6 +76,8 @@ class Remote:
         """A forked process has keepers of its own. The others' sockets must end with their owner."""
         for keeper in getattr(self, "all", ()):
             keeper.socket.close()
+            # No child of this process.
+            keeper.process.returncode = 0
         self.lock = threading.Lock()
         self.idle = []
         self.all = set()
@@ -161,25 +164,20 @@ class Keeper:
 
     def run(self, payload, seq, frames):
         """Collects what the hub is to get; the digest of what is missing, if something is."""
-        (pool, told_pool), (job, told_job) = payload["pool"], payload["job"]
         send, self.unsent = self.unsent, []
-        if pool not in self.pools:
-            send.append(frame(b"P", NUMBER.pack(pool), told_pool))
-            self.pools[pool] = told_pool
-        if job not in self.jobs:
-            send.append(frame(b"J", NUMBERS.pack(job, pool), told_job))
-            self.jobs[job] = payload["job"]
-        self.last = pool, job
-        send.extend(frame(b"B", SEQ.pack(seq), part) for part in payload["body"])
-        send.append(frame(b"T", payload["task"]))
-        self.socket.sendall(b"".join(send))
+        self.tell_of(payload, send)
+        for part in payload["body"]:
+            send += head(b"B", SEQ.size + len(part)), SEQ.pack(seq), part
+        send += head(b"T", len(payload["task"])), payload["task"]
+        self.send(send)
         need = None
         while True:
             kind, whole = self.receive()
             if kind == b"n":
                 digest = bytes(whole[HEAD.size:])
                 if digest.hex() in payload["blobs"]:
-                    self.socket.sendall(frame(b"U", digest, payload["blobs"][digest.hex()]))
+                    content = payload["blobs"][digest.hex()]
+                    self.send([head(b"U", len(digest) + len(content)), digest, content])
                 elif need is None:
                     need = digest.hex()
                     self.socket.sendall(frame(b"C", SEQ.pack(seq)))
@@ -189,6 +187,24 @@ class Keeper:
                 frames.append(whole)
                 if kind == b"e":
                     return need
+
+    def tell_of(self, payload, send):
+        """What it does not know yet of the pool and the job."""
+        (pool, told_pool), (job, told_job) = payload["pool"], payload["job"]
+        if pool not in self.pools:
+            send.append(frame(b"P", NUMBER.pack(pool), told_pool))
+            self.pools[pool] = told_pool
+        if job not in self.jobs:
+            send.append(frame(b"J", NUMBERS.pack(job, pool), told_job))
+            self.jobs[job] = payload["job"]
+        self.last = pool, job
+
+    def send(self, parts):
+        """Small parts go together, large ones as they are."""
+        if sum(map(len, parts)) < LARGE:
+            return self.socket.sendall(b"".join(parts))
+        for part in parts:
+            self.socket.sendall(part)
 
     def receive(self):
         """The kind of the next frame, and the frame."""
@@ -225,8 +241,12 @@ class Keeper:
         return "was killed by signal %d" % -code if code < 0 else "ended with code %d" % code
 
 
+def head(kind, size):
+    return HEAD.pack(size, kind[0])
+
+
 def frame(kind, *parts):
-    return HEAD.pack(sum(map(len, parts)), kind[0]) + b"".join(parts)
+    return head(kind, sum(map(len, parts))) + b"".join(parts)
 
 
 def lost(seq, frames, text):
