@@ -24,6 +24,8 @@ from . import engines
 PROTOCOL = 1
 READ = 1 << 18  # bytes that are read at a time
 BUFFERS = 256  # buffers that are written at a time
+OFTEN = 0.001  # seconds between rounds from which on more of them are
+NAP = 0.0003  # seconds of sleep, in which frames and results gather, and the engine's threads are left alone
 BEAT = 9.0  # seconds of silence until a beat is sent
 WATCH = 0.5  # seconds between looks at the engine
 HANGS = 30.0  # seconds until an engine that does not say how many workers it has is given up
@@ -220,6 +222,7 @@ class Bridge:
         link = self.link
         poll = select.poll()
         poll.register(self.ear, select.POLLIN)
+        last = 0.0
         while True:
             for kind, payload in link.frames():
                 take = self.takes.get(kind)
@@ -228,6 +231,9 @@ class Bridge:
             self.run_posts()
             link.flush()
             now = time.monotonic()
+            if now - last < OFTEN:
+                time.sleep(NAP)
+            last = now
             if now - self.looked > HANGS:
                 raise engines.Unusable("it has not answered for %d seconds" % HANGS)
             silence = now - link.sent

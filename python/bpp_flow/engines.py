@@ -324,6 +324,8 @@ class Jobs:
 class Ray:
     """Tasks of a Ray cluster, which is connected to, or started on this machine."""
 
+    LOOK = 0.02  # seconds after which tasks that came meanwhile are waited for too
+
     def __init__(self, options):
         address = options.get("address")
         where = "Ray at %s" % address if address else "Ray on this machine"
@@ -356,6 +358,9 @@ class Ray:
         self.remote = self.ray.remote(lambda function, *args: function(*args))
         self.named = {}
         self.name_next("bpp-flow")
+        self.pending = {}
+        self.some = threading.Event()
+        threading.Thread(target=self.collect, daemon=True).start()
 
     def keep_local(self):
         """Ray's files in a private folder, its token too, its ports on the loopback only."""
@@ -377,10 +382,40 @@ class Ray:
         self.next = self.named[label]
 
     def submit(self, function, *args):
-        future = self.next.remote(function, *args).future()
-        # Ray would interrupt a task that has begun.
-        future.cancel = lambda: False
-        return future
+        # Not cancelled: Ray would interrupt a task that has begun.
+        result = Result(lambda _: False)
+        self.pending[self.next.remote(function, *args)] = result
+        self.some.set()
+        return result
+
+    def collect(self):
+        """Passes on what becomes of tasks: asked for together, which costs less than a call back for each."""
+        wait = self.ray.wait
+        while True:
+            self.some.wait()
+            refs = list(self.pending)
+            try:
+                done, _ = wait(refs, num_returns=1, timeout=self.LOOK)
+                if done:
+                    done, _ = wait(refs, num_returns=len(refs), timeout=0)
+            except Exception as error:
+                done, outcome = refs, lambda _: error
+            else:
+                outcome = self.outcome
+            for ref in done:
+                value = outcome(ref)
+                result = self.pending.pop(ref)
+                (result.set_exception if isinstance(value, Exception) else result.set_result)(value)
+            if not self.pending:
+                self.some.clear()
+                if self.pending:
+                    self.some.set()
+
+    def outcome(self, ref):
+        try:
+            return self.ray.get(ref)
+        except Exception as error:
+            return error
 
     def slots(self):
         there = self.ray.cluster_resources()
