@@ -7,9 +7,10 @@
 
 mod body;
 mod bridge;
-mod crew;
 mod frames;
 mod hub;
+mod jobs;
+pub(super) mod launcher;
 pub(super) mod listener;
 mod peer;
 mod upload;
