@@ -18,6 +18,8 @@ struct Host {
     name: String,
     script: String,
     ssh: Option<Tool>,
+    /// How often it was of no use.
+    failures: u32,
 }
 
 /// The hosts of a run.
@@ -30,7 +32,7 @@ pub(in crate::executor) struct Ssh {
 impl Ssh {
     /// Reaches for none of them yet.
     pub(in crate::executor) fn new(options: &SshOptions, script: &Script) -> Ssh {
-        let host = |name: &String| Host { name: name.clone(), script: script.for_host(name), ssh: None };
+        let host = |name: &String| Host { name: name.clone(), script: script.for_host(name), ssh: None, failures: 0 };
         let hosts = options.hosts.iter().map(host).collect();
         Ssh { command: options.ssh.clone(), hosts, probe: script.probe() }
     }
@@ -41,9 +43,11 @@ impl Ssh {
 }
 
 impl Launcher for Ssh {
-    /// On that many of the hosts where nothing runs, fewer if there are no more.
+    /// On that many of the hosts where nothing runs, fewer if there are no more; those that failed come last.
     fn launch(&mut self, jobs: usize) -> Result<Vec<String>, String> {
-        let free: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].ssh.is_none()).take(jobs).collect();
+        let mut free: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].ssh.is_none()).collect();
+        free.sort_by_key(|at| self.hosts[*at].failures);
+        free.truncate(jobs);
         let mut names = Vec::new();
         for at in free {
             let argv = self.argv(&self.hosts[at].name);
@@ -60,7 +64,9 @@ impl Launcher for Ssh {
                 None => JobState::Running { node: host.name.clone() },
                 Some(said) => {
                     host.ssh = None;
-                    JobState::Ended(end(said))
+                    let end = end(said);
+                    host.failures += u32::from(end != JobEnd::Finished);
+                    JobState::Ended(end)
                 }
             };
             Some(JobNews { job: host.name.clone(), state })

@@ -221,6 +221,11 @@ fn hosts_run_what_ssh_is_given() {
     let running = |job: &str| JobNews { job: job.into(), state: JobState::Running { node: job.into() } };
     until("only two run", || ssh.look().unwrap() == [running("one"), running("two")]);
     assert_eq!(ssh.launch(5).unwrap(), ["away"], "tried again");
+    until("it failed again", || ssh.look().unwrap().len() == 2);
+    drop(keepers);
+    until("nothing runs", || ssh.look().unwrap().is_empty());
+    assert_eq!(ssh.launch(3).unwrap(), ["one", "two", "away"], "what failed comes last");
+    let (_, keepers) = hellos(&mut listener, 2);
     drop(keepers);
     let unreachable = JobEnd::Infrastructure("ssh: no route to away".into());
     let ends = ended(&mut ssh);
