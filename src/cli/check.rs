@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::diagnostic::Report;
-use crate::engine::api::environments_secrets;
+use crate::engine::api::{environments_secrets, try_engines};
 use crate::report::json;
 use crate::report::phrase::count;
 use crate::spec::model::Workflow;
@@ -12,7 +12,8 @@ use crate::spec::model::Workflow;
 use super::Exit;
 use super::error::CliError;
 use super::globals::Globals;
-use super::load::{load, parse, read};
+use super::load::{load_on, parse, read};
+use super::options::Where;
 use super::terminal::Terminal;
 
 const EXAMPLE: &str = "\
@@ -27,6 +28,8 @@ pub(super) struct Args {
     /// The workflow file; default: pipeline.yaml, then workflow.yaml
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    place: Where,
     /// Prints the mistakes as JSON
     #[arg(long)]
     json: bool,
@@ -36,15 +39,19 @@ pub(super) fn run(args: &Args, globals: &Globals, terminal: &Terminal) -> Result
     if args.json {
         return as_json(args, globals);
     }
-    let loaded = load(args.file.as_deref(), globals, terminal)?;
+    let loaded = load_on(args.place.backend.as_deref(), args.file.as_deref(), globals, terminal)?;
+    let answers = try_engines(&loaded.flow)?;
     let mut out = io::stdout().lock();
+    for (engine, words) in answers {
+        writeln!(out, "{engine}: {}", words.trim())?;
+    }
     writeln!(out, "{}: {}", loaded.invocation.file, describe(&loaded.flow.workflow))?;
     Ok(Exit::Success)
 }
 
 fn as_json(args: &Args, globals: &Globals) -> Result<Exit, CliError> {
     let files = read(args.file.as_deref(), globals)?;
-    let mistakes = parse(&files, None, globals).err().unwrap_or_default();
+    let mistakes = parse(&files, args.place.backend.as_deref(), globals).err().unwrap_or_default();
     let secrets = environments_secrets();
     let mut reports: Vec<Report> = mistakes.iter().map(|m| Report::new(&files.sources, m)).collect();
     for report in &mut reports {

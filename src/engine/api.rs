@@ -13,7 +13,7 @@ pub use super::gc::{GcOptions, collect};
 pub use super::look::{Rows, errors, failure_of, inspect, remove_run, repair, results, runs, status};
 pub use super::outputs::check;
 pub use super::resolve::{Retry, USAGE_COLUMNS};
-pub use super::run::{environments_secrets, run, secrets};
+pub use super::run::{environments_secrets, run, secrets, try_engines};
 pub use super::sources::programs;
 pub use super::ticket::Ticket;
 

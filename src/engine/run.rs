@@ -27,7 +27,7 @@ use super::suspects::{Marks, Suspects};
 use super::writer::{self, Entry};
 use crate::data::source::{Digests, KeptDigests};
 use crate::data::{Batch, Secrets, Value};
-use crate::executor::{EngineNews, Engines, Executor, SourcePrograms, forget_in_hand};
+use crate::executor::{EngineNews, Engines, Executor, SourcePrograms, forget_in_hand, try_jobs};
 use crate::plan::{Plan, Surroundings, find_program, named_interpreter};
 use crate::spec::model::{Backend, Verb, Workflow};
 use crate::spec::template::Scope;
@@ -99,6 +99,25 @@ fn kept_digests(flow: &Flow) -> Digests {
         let store = Store::read(&dir).ok()??;
         Some(Arc::new(store.digests().ok()?) as Arc<dyn KeptDigests>)
     })
+}
+
+/// Asks the engines of the workflow's stages that have jobs whether they would take them: each name with their words.
+///
+/// # Errors
+/// The first that would not, as [`EngineError::Unavailable`].
+pub fn try_engines(flow: &Flow) -> Result<Vec<(String, String)>, EngineError> {
+    let mut answers: Vec<(String, String)> = Vec::new();
+    for remote in flow.workflow.stages.iter().filter_map(|stage| stage.settings.backend.remote.as_ref()) {
+        if answers.iter().any(|(name, _)| *name == remote.name) {
+            continue;
+        }
+        match try_jobs(remote, &flow.state_dir, &flow.workflow.dir, &flow.workflow.name) {
+            None => {}
+            Some(Ok(words)) => answers.push((remote.name.clone(), words)),
+            Some(Err(message)) => return Err(EngineError::Unavailable { engine: remote.name.clone(), message }),
+        }
+    }
+    Ok(answers)
 }
 
 /// Opens the state to write it, in the place of what was opened to look digests up.

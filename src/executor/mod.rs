@@ -32,7 +32,7 @@ pub use engines::Engines;
 pub use in_hand::{forget_in_hand, left_in_hand};
 pub use local::LocalExecutor;
 pub use programs::SourcePrograms;
-pub use remote::EngineNews;
+pub use remote::{EngineNews, try_jobs};
 pub use search_path::search_path;
 
 use std::path::PathBuf;

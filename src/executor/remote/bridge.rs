@@ -17,8 +17,9 @@ use rustix::fs::OFlags;
 
 use super::Surroundings;
 use super::frames;
-use super::peer::Peer;
+use super::peer::{CLOSED, Peer};
 use crate::executor::channel::Channel;
+use crate::executor::ending::in_words;
 use crate::executor::keeper::protocol::{FromKeeper, Role, Setup};
 use crate::executor::launch::Keeper;
 use crate::executor::wire;
@@ -50,6 +51,8 @@ pub(super) struct Bridge {
     keeper: Keeper,
     capture: File,
     door: Option<Door>,
+    /// How it ended.
+    ended: Option<String>,
     /// How often one was started.
     pub starts: u32,
 }
@@ -88,7 +91,7 @@ impl Bridge {
         let fds = [null.as_fd(), capture.as_fd(), capture.as_fd(), theirs.as_fd()];
         let fds = if door.is_some() { &fds[..3] } else { &fds };
         let keeper = Keeper::start(&around.program, setup, fds)?;
-        Ok((Bridge { keeper, capture, door, starts: 1 }, ours))
+        Ok((Bridge { keeper, capture, door, ended: None, starts: 1 }, ours))
     }
 
     /// What it hears first.
@@ -100,9 +103,27 @@ impl Bridge {
         peer
     }
 
-    /// To be polled, where it has to connect.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.door.as_ref().map(|door| door.listener.as_fd())
+    /// To be polled: where it has to connect, and where its end is told.
+    pub(super) fn fds(&mut self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let control = self.keeper.control().socket();
+        self.door.iter().map(|door| door.listener.as_fd()).chain([control])
+    }
+
+    /// Whether the process has ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let control = self.keeper.control();
+        control.fill();
+        while let Some((kind, payload)) = control.next_frame() {
+            match FromKeeper::read(kind, &payload) {
+                Ok(FromKeeper::Failed { message }) => self.ended = Some(message),
+                Ok(FromKeeper::Exited { status, .. }) => self.ended = Some(in_words(status)),
+                _ => {}
+            }
+        }
+        if control.ended() {
+            self.ended.get_or_insert_with(|| "it is gone".into());
+        }
+        self.ended.is_some()
     }
 
     /// Whoever has connected.
@@ -124,10 +145,10 @@ impl Bridge {
         let read = self.capture.read_at(&mut bytes, from).unwrap_or(0);
         bytes.truncate(read);
         let text = String::from_utf8_lossy(&bytes);
-        let text = text.trim();
-        match how {
-            "closed its connection" if text.is_empty() => "the process that talks to it ended".into(),
-            "closed its connection" => format!("the process that talks to it ended:\n{text}"),
+        let text = if text.trim().is_empty() { String::new() } else { format!("\n{}", text.trim()) };
+        match (how, &self.ended) {
+            (CLOSED, None) => format!("the process that talks to it closed its connection{text}"),
+            (CLOSED, Some(ended)) => format!("the process that talks to it: {ended}{text}"),
             _ => how.to_string(),
         }
     }
@@ -146,19 +167,12 @@ impl Bridge {
     fn wait_for_end(&mut self) {
         let deadline = Instant::now() + FAREWELL;
         loop {
-            let control = self.keeper.control();
-            control.fill();
-            while let Some((kind, payload)) = control.next_frame() {
-                if matches!(FromKeeper::read(kind, &payload), Ok(FromKeeper::Exited { .. } | FromKeeper::Failed { .. }))
-                {
-                    return;
-                }
-            }
             let left = deadline.saturating_duration_since(Instant::now());
-            if control.ended() || left.is_zero() {
+            if self.has_ended() || left.is_zero() {
                 return;
             }
-            let socket = control.socket();
+            let socket = self.keeper.control().socket();
+            // An interrupted wait is one that ended early.
             let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Timespec::try_from(left).ok().as_ref());
         }
     }

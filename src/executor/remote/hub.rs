@@ -16,10 +16,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::body::{body_of, form_of};
 use super::bridge::Bridge;
-use super::crew::Crew;
 use super::frames::{self, Capacity, Form, FromPeer, Hello, TaskHead};
+use super::jobs::Jobs;
 use super::listener::Listener;
-use super::peer::{Peer, Role, Sent};
+use super::peer::{CLOSED, Peer, Role, Sent};
 use super::upload::Uploads;
 use super::{EngineNews, Order, Surroundings, absolute};
 use crate::executor::chunk::{Chunk, Content};
@@ -80,7 +80,7 @@ pub(super) struct Hub {
     uploads: Uploads,
     listener: Option<Listener>,
     bridge: Option<Bridge>,
-    crew: Option<Crew>,
+    workers: Option<Jobs>,
     /// How often a worker died before any item, by pool.
     strikes: HashMap<u32, (u32, String)>,
     /// How often a worker was lost with nothing but that item in hand.
@@ -123,7 +123,7 @@ impl Hub {
             uploads: Uploads::default(),
             listener: None,
             bridge: None,
-            crew: None,
+            workers: None,
             strikes: HashMap::new(),
             losses: HashMap::new(),
             worked: false,
@@ -144,7 +144,7 @@ impl Hub {
             self.give();
             self.wait();
             self.listen();
-            self.hear_crew();
+            self.hear_of_jobs();
             self.bury();
             self.watch();
             self.tell();
@@ -160,7 +160,7 @@ impl Hub {
         match &self.remote.access {
             Access::Bridge { .. } => self.start_bridge(&listener)?,
             Access::Slurm(_) | Access::Ssh(_) => {
-                self.crew = Some(Crew::new(&self.remote, &self.around, listener.invitation(), &self.wake)?);
+                self.workers = Some(Jobs::new(&self.remote, &self.around, listener.invitation(), &self.wake)?);
             }
         }
         self.listener = Some(listener);
@@ -315,9 +315,10 @@ impl Hub {
 
     /// Waits until somebody has something to say.
     fn wait(&mut self) {
-        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.fd(), PollFlags::IN)];
-        fds.extend(self.listener.iter().map(|l| PollFd::from_borrowed_fd(l.fd(), PollFlags::IN)));
-        fds.extend(self.bridge.iter().filter_map(Bridge::fd).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let reading = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut fds = vec![reading(self.wake.fd())];
+        fds.extend(self.listener.iter().map(|l| reading(l.fd())));
+        fds.extend(self.bridge.iter_mut().flat_map(Bridge::fds).map(reading));
         for peer in &self.peers {
             let mut events = PollFlags::IN;
             events.set(PollFlags::OUT, peer.channel.is_sending());
@@ -349,7 +350,7 @@ impl Hub {
             let peer = &mut self.peers[at];
             peer.channel.flush();
             if peer.channel.ended() {
-                peer.gone.get_or_insert_with(|| "closed its connection".into());
+                peer.gone.get_or_insert_with(|| CLOSED.into());
             }
         }
     }
@@ -417,9 +418,6 @@ impl Hub {
             Role::Leash if self.phase != Phase::Open => peer.push(frames::stop()),
             Role::Leash | Role::Guest => {}
         }
-        if let (Role::Keeper, Some(crew), Some(job)) = (role, &mut self.crew, &hello.job) {
-            crew.joined(job);
-        }
         peer.hello = Some(hello);
     }
 
@@ -444,6 +442,7 @@ impl Hub {
         known.longest = known.longest.max(longest);
         self.strikes.remove(&known.pool);
         self.worked = true;
+        self.workers.iter_mut().for_each(Jobs::bore_fruit);
         let task = sent.chunk.hand.task;
         let outcomes = sent.chunk.accept(got);
         let _ = self.reports.send(Report::Part { task, outcomes });
@@ -461,6 +460,7 @@ impl Hub {
             let how = peer.gone.clone().unwrap_or_default();
             // Those behind the first had not begun.
             let loses = peer.role == Role::Keeper && !peer.leaving;
+            self.workers.iter().filter(|_| peer.role == Role::Keeper).for_each(Jobs::look);
             for (number, sent) in peer.hand.into_iter().enumerate().rev() {
                 self.jobs[sent.chunk.hand.job_id as usize].in_hand -= 1;
                 match loses && number == 0 && sent.started {
@@ -469,15 +469,19 @@ impl Hub {
                 }
             }
             let was_bridge = peer.role == Role::Bridge || (peer.role == Role::Guest && !peer.asks_token);
-            if was_bridge && self.phase == Phase::Open {
+            if was_bridge {
                 self.replace_bridge(&how, peer.role == Role::Bridge);
             }
+        }
+        let talks = self.peers.iter().any(|peer| peer.role == Role::Bridge || !peer.asks_token);
+        if !talks && self.bridge.as_mut().is_some_and(Bridge::has_ended) {
+            self.replace_bridge(CLOSED, false);
         }
     }
 
     /// The bridge is gone: another one takes its place, if it had ever worked.
     fn replace_bridge(&mut self, how: &str, worked: bool) {
-        let Some(mut bridge) = self.bridge.take() else { return };
+        let Some(mut bridge) = self.bridge.take_if(|_| self.phase == Phase::Open) else { return };
         let how = bridge.last_words(how);
         let starts = bridge.starts;
         drop(bridge);
@@ -493,11 +497,12 @@ impl Hub {
         }
     }
 
-    /// News of jobs that were to start workers.
-    fn hear_crew(&mut self) {
-        let Some(crew) = &mut self.crew else { return };
-        let heard = crew.hear();
-        (self.news.running, self.news.pending, self.news.note) = crew.counts();
+    /// News of jobs that are to start workers.
+    fn hear_of_jobs(&mut self) {
+        let Some(jobs) = self.workers.as_mut().filter(|_| self.phase == Phase::Open) else { return };
+        let heard = jobs.hear();
+        (self.news.running, self.news.pending) = jobs.counts();
+        self.news.note = jobs.words().or(self.news.note.take());
         if let Err(message) = heard {
             self.give_up(&message);
         }
@@ -554,8 +559,8 @@ impl Hub {
         let bridge = self.peers.iter().position(|peer| peer.role == Role::Bridge || !peer.asks_token);
         let bridge = bridge.map(|at| self.peers.swap_remove(at));
         self.peers.clear();
-        if let Some(crew) = self.crew.take() {
-            crew.end();
+        if let Some(jobs) = self.workers.take() {
+            jobs.end();
         }
         if let Some(process) = self.bridge.take() {
             process.end(bridge);

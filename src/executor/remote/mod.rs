@@ -121,6 +121,20 @@ impl Drop for RemoteExecutor {
     }
 }
 
+/// Tries whether an engine would take jobs, in its own words; `None`: it has none to be asked for.
+///
+/// # Errors
+/// Why it would not.
+pub fn try_jobs(remote: &Remote, state_dir: &Path, dir: &Path, workflow: &str) -> Option<Result<String, String>> {
+    let around = Surroundings {
+        program: PathBuf::new(),
+        state_dir: state_dir.to_path_buf(),
+        dir: dir.to_path_buf(),
+        workflow: workflow.to_string(),
+    };
+    jobs::check(remote, &around)
+}
+
 /// The paths of modules and folders that are uploaded, under the workflow's folder.
 fn absolute(dir: &Path, paths: &[String]) -> Vec<PathBuf> {
     paths.iter().map(|path| dir.join(path)).collect()

@@ -14,6 +14,9 @@ const BEAT: Duration = Duration::from_secs(10);
 /// One that was silent for so long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// Why a peer is gone that says nothing more.
+pub(super) const CLOSED: &str = "closed its connection";
+
 /// What a peer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Hub, MARGIN, TICK};
 use crate::executor::queue::Phase;
-use crate::executor::remote::crew::Crew;
 use crate::executor::remote::frames;
+use crate::executor::remote::jobs::Jobs;
 use crate::executor::remote::peer::{Peer, Role};
 
 /// A keeper without work leaves after this time.
@@ -23,15 +23,15 @@ impl Hub {
         self.dismiss();
         let waiting = self.queue.len();
         let in_hand: usize = self.peers.iter().map(|peer| peer.hand.len()).sum();
-        if let Some(crew) = self.crew.as_mut().filter(|_| self.phase == Phase::Open) {
-            crew.want(waiting + in_hand);
+        if let Some(jobs) = self.workers.as_mut().filter(|_| self.phase == Phase::Open) {
+            jobs.want(waiting + in_hand);
         }
         let able = self.peers.iter().any(|peer| peer.takes_tasks() && peer.slots() > 0);
         if able || waiting == 0 || self.phase != Phase::Open {
             self.starved = None;
         } else if self.starved.get_or_insert_with(Instant::now).elapsed() >= self.remote.start_timeout {
             let limit = self.remote.start_timeout;
-            let why = self.crew.as_ref().map(Crew::why).or(self.news.note.clone()).filter(|why| !why.is_empty());
+            let why = self.workers.as_ref().map(Jobs::why).or(self.news.note.clone()).filter(|why| !why.is_empty());
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             self.give_up(&format!("no worker came within {limit:?} (start_timeout){why}"));
         }

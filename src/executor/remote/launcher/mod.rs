@@ -13,8 +13,6 @@ pub(in crate::executor) mod ssh;
 mod tests;
 mod tool;
 
-use std::time::Duration;
-
 /// Starts jobs and looks after them.
 pub(in crate::executor) trait Launcher: Send {
     /// Starts that many jobs; their names. The error is the engine's own words.
@@ -60,36 +58,4 @@ pub(in crate::executor) enum JobEnd {
     Infrastructure(String),
     /// Somebody, or bpp-flow itself, cancelled it.
     Cancelled,
-}
-
-/// Jobs of Slurm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::executor) struct SlurmOptions {
-    /// At most so many at once.
-    pub jobs: usize,
-    pub workers_per_job: usize,
-    pub partition: Option<String>,
-    pub account: Option<String>,
-    pub qos: Option<String>,
-    pub time: Option<Duration>,
-    /// Cores of a job.
-    pub cpus: Option<usize>,
-    /// Bytes of a job.
-    pub memory: Option<u64>,
-    pub gres: Option<String>,
-    /// Lines of shell before the interpreter is looked for.
-    pub setup: Vec<String>,
-    /// Further options of sbatch.
-    pub sbatch: Vec<String>,
-}
-
-/// Hosts that are reached by ssh.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::executor) struct SshOptions {
-    pub hosts: Vec<String>,
-    pub workers_per_host: usize,
-    /// Lines of shell before the interpreter is looked for.
-    pub setup: Vec<String>,
-    /// The command that reaches a host, without its name.
-    pub ssh: Vec<String>,
 }

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::frames;
 use super::super::listener::Invitation;
 use crate::executor::marshal::Writer;
 
@@ -105,7 +106,6 @@ impl Script<'_> {
 
     /// Marshal data: the modules' frame, and what `main_job` is given.
     fn payload(&self) -> Vec<u8> {
-        let Invitation { addresses, port, certificate, token } = self.invitation;
         let mut w = Writer::new(Vec::new());
         w.tuple(2);
         w.bytes(self.modules);
@@ -115,17 +115,7 @@ impl Script<'_> {
         w.text("idle");
         w.none();
         w.text("invitation");
-        w.dict();
-        w.text("addresses");
-        w.list(addresses.len());
-        addresses.iter().for_each(|address| w.text(address));
-        w.text("port");
-        w.int((*port).into());
-        w.text("certificate");
-        w.text(certificate);
-        w.text("token");
-        w.text(token);
-        w.end_dict();
+        frames::invitation(&mut w, self.invitation);
         w.end_dict();
         w.into_bytes()
     }

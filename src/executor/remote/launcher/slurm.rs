@@ -13,7 +13,8 @@ use std::time::Duration;
 use super::guard::Guard;
 use super::script::Script;
 use super::tool::{TAIL_BYTES, Tool, end_of};
-use super::{JobEnd, JobNews, JobState, Launcher, SlurmOptions};
+use super::{JobEnd, JobNews, JobState, Launcher};
+use crate::spec::model::SlurmOptions;
 
 /// What answers within seconds, or not at all.
 const ANSWER: Duration = Duration::from_secs(30);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::script::Script;
 use super::tool::{Said, Tool};
-use super::{JobEnd, JobNews, JobState, Launcher, SshOptions};
+use super::{JobEnd, JobNews, JobState, Launcher};
+use crate::spec::model::SshOptions;
 
 /// How long a check waits for all hosts.
 const ANSWER: Duration = Duration::from_secs(60);

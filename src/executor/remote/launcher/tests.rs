@@ -22,6 +22,7 @@ use crate::executor::channel::Channel;
 use crate::executor::marshal::{Reader, Writer};
 use crate::executor::remote::listener::Listener;
 use crate::executor::seat::Wake;
+use crate::spec::model::{SlurmOptions, SshOptions};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

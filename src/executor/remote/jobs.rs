@@ -1,0 +1,204 @@
+//! The jobs that start workers, as the hub knows them: how many there should be, and what became of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::Surroundings;
+use super::launcher::crew::{Crew, CrewNews};
+use super::launcher::script::Script;
+use super::launcher::slurm::Slurm;
+use super::launcher::ssh::Ssh;
+use super::launcher::{JobEnd, JobNews, JobState, Launcher};
+use super::listener::Invitation;
+use crate::executor::seat::Wake;
+use crate::executor::wire;
+use crate::spec::model::{Access, Remote};
+
+/// After a refusal, or a job that failed, the next is asked for after this time.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Jobs that start workers.
+pub(super) struct Jobs {
+    crew: Crew,
+    news: Receiver<CrewNews>,
+    /// At most so many at once, each with so many workers.
+    most: usize,
+    workers: usize,
+    /// Those that have not ended.
+    live: BTreeMap<String, JobState>,
+    /// Asked for, without an answer yet.
+    asked: bool,
+    launched: bool,
+    /// How many were lost or failed since an item ended last.
+    fruitless: usize,
+    not_before: Instant,
+    /// The last that went wrong.
+    words: String,
+}
+
+impl Jobs {
+    /// Asks for none yet.
+    pub(super) fn new(
+        remote: &Remote,
+        around: &Surroundings,
+        invitation: &Invitation,
+        wake: &Arc<Wake>,
+    ) -> Result<Jobs, String> {
+        let (launcher, most, workers) = launcher(remote, around, invitation);
+        let failed = |e: std::io::Error| format!("cannot start a thread: {e}");
+        let (crew, news) = Crew::start(launcher, wake.clone()).map_err(failed)?;
+        Ok(Jobs {
+            crew,
+            news,
+            most,
+            workers,
+            live: BTreeMap::new(),
+            asked: false,
+            launched: false,
+            fruitless: 0,
+            not_before: Instant::now(),
+            words: String::new(),
+        })
+    }
+
+    /// There is work for so many workers.
+    pub(super) fn want(&mut self, workers: usize) {
+        let wanted = workers.div_ceil(self.workers).min(self.most);
+        let more = wanted.saturating_sub(self.live.len());
+        if more > 0 && !self.asked && Instant::now() >= self.not_before {
+            self.asked = true;
+            self.crew.want(more);
+        }
+    }
+
+    /// An item ended.
+    pub(super) fn bore_fruit(&mut self) {
+        self.fruitless = 0;
+    }
+
+    /// A worker is gone: something may have happened to its job.
+    pub(super) fn look(&self) {
+        self.crew.look();
+    }
+
+    /// Takes in what is new.
+    ///
+    /// # Errors
+    /// Why no workers can be had.
+    pub(super) fn hear(&mut self) -> Result<(), String> {
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                CrewNews::Launched(jobs) => {
+                    (self.asked, self.launched) = (false, true);
+                    let waiting = || JobState::Pending { reason: String::new() };
+                    self.live.extend(jobs.into_iter().map(|job| (job, waiting())));
+                }
+                CrewNews::Refused(words) if !self.launched => return Err(words),
+                CrewNews::Refused(words) => {
+                    self.asked = false;
+                    self.lose(words)?;
+                }
+                CrewNews::Changed(news) => news.into_iter().try_for_each(|news| self.change(news))?,
+                CrewNews::Unknown(words) => self.words = words,
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, JobNews { job, state }: JobNews) -> Result<(), String> {
+        let JobState::Ended(end) = state else {
+            self.live.insert(job, state);
+            return Ok(());
+        };
+        self.live.remove(&job);
+        match end {
+            JobEnd::Finished => Ok(()),
+            JobEnd::Failed(words) => self.lose(format!("job {job} failed: {words}")),
+            JobEnd::Infrastructure(words) => self.lose(format!("job {job}: {words}")),
+            JobEnd::Cancelled => self.lose(format!("job {job} was cancelled")),
+        }
+    }
+
+    fn lose(&mut self, words: String) -> Result<(), String> {
+        self.words = words;
+        self.fruitless += 1;
+        self.not_before = Instant::now() + PAUSE;
+        match self.fruitless > 2 * self.most + 2 {
+            true => Err(format!("its jobs end, or are refused, before any item ends: {}", self.words)),
+            false => Ok(()),
+        }
+    }
+
+    /// How many run, and how many wait for what.
+    pub(super) fn counts(&self) -> (usize, Vec<(String, usize)>) {
+        let (mut running, mut pending) = (0, BTreeMap::<String, usize>::new());
+        for state in self.live.values() {
+            match state {
+                JobState::Pending { reason } => *pending.entry(reason.clone()).or_default() += 1,
+                JobState::Running { .. } => running += 1,
+                JobState::Ended(_) => {}
+            }
+        }
+        (running, pending.into_iter().collect())
+    }
+
+    /// The last that went wrong.
+    pub(super) fn words(&self) -> Option<String> {
+        Some(self.words.clone()).filter(|words| !words.is_empty())
+    }
+
+    /// Why there are no workers, as far as that is known.
+    pub(super) fn why(&self) -> String {
+        let (running, pending) = self.counts();
+        let mut why: Vec<String> = pending
+            .into_iter()
+            .map(|(reason, n)| match reason.is_empty() {
+                true => format!("{n} jobs wait"),
+                false => format!("{n} jobs wait ({reason})"),
+            })
+            .collect();
+        if running > 0 {
+            why.push(format!("{running} jobs run, but their workers cannot connect to this machine (see `address`)"));
+        }
+        why.extend(self.words());
+        why.join("; ")
+    }
+
+    /// Ends all of them.
+    pub(super) fn end(mut self) {
+        self.crew.end();
+    }
+}
+
+/// Tries whether jobs could be started, in the engine's own words; `None`: it has none.
+///
+/// # Errors
+/// Why they could not, in its words.
+pub(super) fn check(remote: &Remote, around: &Surroundings) -> Option<Result<String, String>> {
+    if matches!(remote.access, Access::Bridge { .. }) {
+        return None;
+    }
+    let nobody = Invitation { addresses: Vec::new(), port: 0, certificate: String::new(), token: String::new() };
+    Some(launcher(remote, around, &nobody).0.check())
+}
+
+fn launcher(remote: &Remote, around: &Surroundings, invitation: &Invitation) -> (Box<dyn Launcher>, usize, usize) {
+    let (setup, workers) = match &remote.access {
+        Access::Slurm(slurm) => (&slurm.setup, slurm.workers_per_job),
+        Access::Ssh(ssh) => (&ssh.setup, ssh.workers_per_host),
+        Access::Bridge { .. } => unreachable!("a bridge's engine starts its workers itself"),
+    };
+    let modules = wire::node_frame();
+    let script = Script { setup, interpreter: remote.interpreter.as_deref(), modules: &modules, invitation, workers };
+    match &remote.access {
+        Access::Ssh(ssh) => (Box::new(Ssh::new(ssh, &script)), ssh.hosts.len(), workers),
+        Access::Slurm(slurm) => {
+            let logs = around.state_dir.join("jobs").join(&remote.name);
+            (Box::new(Slurm::new(slurm.clone(), &around.workflow, &script, &logs)), slurm.jobs, workers)
+        }
+        Access::Bridge { .. } => unreachable!("as above"),
+    }
+}
