@@ -182,7 +182,6 @@ class Bridge:
 
     def __init__(self, link, options):
         self.link = link
-        self.name = options["name"]
         self.make = lambda: engines.make(options["kind"], options["options"], options["dir"])
         self.executor = None
         self.renewals = 0
@@ -479,7 +478,7 @@ def main(reader):
         pass
     except Exception as error:
         with contextlib.suppress(Ended):
-            link.send(b"x", engines.trouble(bridge.name, error).encode("utf-8", "replace"))
+            link.send(b"x", engines.trouble(error).encode("utf-8", "replace"))
             link.finish()
     leash.closing = time.monotonic()
     if bridge.executor is not None:

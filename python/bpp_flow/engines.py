@@ -64,12 +64,10 @@ def words(error):
     return ("%s: %s" % (name, text) if text else name)[:LONGEST]
 
 
-def trouble(name, error):
+def trouble(error):
     """Why a backend cannot be used."""
     told = words(error)
-    if isinstance(error, Unusable):
-        told = told.partition(": ")[2]
-    return "backend '%s': %s" % (name, told)
+    return told.partition(": ")[2] if isinstance(error, Unusable) else told
 
 
 def capacity(executor):

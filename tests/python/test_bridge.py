@@ -143,7 +143,7 @@ class Loss(Case):
 
     def test_executor_that_cannot_be_made(self):
         hub = self.hub("def make_executor(options): raise OSError('no licence')", start=False)
-        self.assertEqual(hub.trouble()[0], "backend 'far': OSError: no licence")
+        self.assertEqual(hub.trouble()[0], "OSError: no licence")
 
     def test_module_that_is_not_there(self):
         hub = self.hub("", start=False)
@@ -160,7 +160,7 @@ class Loss(Case):
             "def pool(options): return Pool(2)\n",
             "pool",
         )
-        self.assertEqual(hub.trouble()[0], "backend 'far': RuntimeError: head node is down")
+        self.assertEqual(hub.trouble()[0], "RuntimeError: head node is down")
 
 
 class End(Case):
