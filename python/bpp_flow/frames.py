@@ -9,6 +9,7 @@ MAX_FRAME = 1 << 30
 # What is read at once, and written at once.
 PIECE = 256 << 10
 # Reads before others get their turn.
+RECORD = 16384
 ROUNDS = 64
 LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -27,7 +28,7 @@ class Stream:
         self.socket = sock
         # A read that gives less has found all there is; of TLS it is a record at most.
         self.pending = getattr(sock, "pending", None)
-        self.enough = PIECE if self.pending is None else 1
+        self.enough = PIECE if self.pending is None else RECORD
         self.received = bytearray(received)
         self.at = 0
         # A large frame, being read in place: (kind, payload), and how much of it is there.
@@ -81,45 +82,41 @@ class Stream:
 
     def frames(self):
         """The frames that are there: kinds and payloads."""
-        while True:
-            found = self.next()
-            if found is None:
-                return
-            yield found
-
-    def next(self):
+        received, at = self.received, self.at
         if self.large is not None:
             if self.filled < len(self.large[1]):
-                return None
+                return
             found, self.large = self.large, None
             self.more = True
-            return found
-        received, at = self.received, self.at
-        have = len(received) - at - HEAD.size
-        if have < 0:
-            return self.compact()
-        size, kind = HEAD.unpack_from(received, at)
+            yield found
+        have = len(received)
+        while have - at >= HEAD.size:
+            size, kind = HEAD.unpack_from(received, at)
+            end = at + HEAD.size + size
+            if end > have:
+                self.at = at
+                return self.expect(kind, size, have - at - HEAD.size)
+            self.at = end
+            yield kind, received[at + HEAD.size:end]
+            at = end
+        self.compact()
+
+    def expect(self, kind, size, have):
+        """The next frame is not whole: a large one is read in place."""
         if size > MAX_FRAME:
             raise Damaged("a frame of %d bytes" % size)
-        at += HEAD.size
-        if have < size:
-            if size > PIECE:
-                payload = bytearray(size)
-                payload[:have] = received[at:]
-                self.large, self.filled = (kind, payload), have
-                received.clear()
-                self.at = 0
-                self.more = True
-                return None
-            return self.compact()
-        self.at = at + size
-        return kind, received[at:at + size]
+        if size > PIECE:
+            payload = bytearray(size)
+            payload[:have] = self.received[self.at + HEAD.size:]
+            self.large, self.filled = (kind, payload), have
+            self.at = len(self.received)
+            self.more = True
+        self.compact()
 
     def compact(self):
         if self.at:
             del self.received[:self.at]
             self.at = 0
-        return None
 
     def send(self, kind, *parts):
         """Takes a frame; it is written by `flush`."""
@@ -139,11 +136,12 @@ class Stream:
         """Writes what can be written."""
         try:
             while self.backlog:
-                if self.piece is None:
-                    self.piece = self.gather()
-                size = self.socket.send(self.piece[:PIECE])
+                piece = self.piece
+                if piece is None:
+                    piece = self.piece = self.gather()
+                size = self.socket.send(piece[:PIECE])
                 self.backlog -= size
-                self.piece = self.piece[size:] if size < len(self.piece) else None
+                self.piece = piece[size:] if size < len(piece) else None
         except LATER:
             pass
         except OSError:
@@ -155,8 +153,7 @@ class Stream:
     def gather(self):
         """The next bytes, small ones together."""
         if self.backlog <= PIECE:
-            parts = list(self.unsent)
-            self.unsent.clear()
+            parts, self.unsent = self.unsent, deque()
             return memoryview(b"".join(parts))
         parts, size = [self.unsent.popleft()], 0
         while self.unsent and len(parts[0]) < PIECE and size < PIECE:

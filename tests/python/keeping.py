@@ -103,7 +103,7 @@ class Hub:
     def __init__(self, sock):
         self.socket = sock
         self.socket.settimeout(30)
-        self.received = b""
+        self.received = bytearray()
         self.told = []
         self.beats = 0
         self.outcomes = {}
@@ -118,7 +118,8 @@ class Hub:
             if len(self.received) >= 5:
                 size, kind = struct.unpack_from("<IB", self.received)
                 if len(self.received) >= 5 + size:
-                    payload, self.received = self.received[5:5 + size], self.received[5 + size:]
+                    payload = bytes(self.received[5:5 + size])
+                    del self.received[:5 + size]
                     if kind == 98:
                         self.beats += 1
                         continue

@@ -684,7 +684,7 @@ class Jobs(unittest.TestCase):
     def setUp(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(10)
-        self.addCleanup(self.listener.close)
+        self.addCleanup(lambda: self.listener.close())
         self.hubs = []
 
     def start(self, workers=1, certificate=0, addresses=("127.0.0.1",), port=None, **more):
