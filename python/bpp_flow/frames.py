@@ -1,8 +1,12 @@
 """Frames on a stream that never blocks: a u32 length, a u8 kind, the payload; a plain socket's or TLS."""
 
-import ssl
 import struct
 from collections import deque
+
+try:
+    from ssl import SSLWantReadError, SSLWantWriteError
+except ImportError:  # built without it: on one machine it is not needed
+    SSLWantReadError = SSLWantWriteError = BlockingIOError
 
 HEAD = struct.Struct("<IB")
 MAX_FRAME = 1 << 30
@@ -11,7 +15,7 @@ PIECE = 256 << 10
 # Reads before others get their turn.
 RECORD = 16384
 ROUNDS = 64
-LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+LATER = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
 
 
 class Damaged(Exception):

@@ -85,7 +85,7 @@ def guard(body, count=1, losses=0, release=None):
         release()
     said, worst = set(), 0
     while keepers and not asked:
-        ready, _, _ = select.select([awake, *(keeper.socket for keeper in keepers.values())], [], [], 1)
+        ready, _, _ = select.select([awake, *(keeper.socket for keeper in keepers.values())], [], [])
         if awake in ready:
             awake.recv(4096)
         for keeper in keepers.values():

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -50,6 +49,10 @@ class Unusable(Exception):
 
 class NoConnection(Exception):
     """Why bpp-flow cannot be reached, in words."""
+
+
+class Refused(NoConnection):
+    """It will not be reached later either."""
 
 
 class Keeper:
@@ -472,6 +475,10 @@ def is_here(entry):
 
 def connect(invitation):
     """A connection to the bpp-flow that invites, at the first of its addresses that answers."""
+    try:
+        import ssl
+    except ImportError as error:
+        raise Refused("this Python has no ssl: %s" % error) from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(cadata=invitation["certificate"])
@@ -490,10 +497,6 @@ def connect(invitation):
             if isinstance(error, ssl.SSLCertVerificationError):
                 raise Refused(told) from None
     raise NoConnection(told)
-
-
-class Refused(NoConnection):
-    """Who answers is not the bpp-flow that invited."""
 
 
 def connect_patiently(invitation):
