@@ -42,7 +42,8 @@ class Child:
     def __init__(self, keeper, pool):
         self.pool = pool
         self.keeper = keeper
-        self.task = None
+        # The task in hand; the one behind it that the process has been sent already.
+        self.task = self.ahead = None
         self.jobs = set()
         self.taken = 0
         self.ready = False
@@ -104,18 +105,29 @@ class Child:
         return sys.maxsize if most is None else max(0, most - self.taken)
 
     def begin(self, task):
-        self.task = task
-        self.taken += task.items
         self.slot[STOP] = 1 if self.keeper.stopping else 0
-        self.seen = 0
-        self.since = self.asked = clock()
-        self.reported = 0
-        self.sent = 0
+        self.put(task)
+        task.body = None
+        self.enter(task)
+
+    def begin_ahead(self, task):
+        """Sends a task that is to begin when the one in hand has ended, so that the process need not wait for it."""
+        self.ahead = task
+        self.put(task)
+
+    def put(self, task):
+        self.taken += task.items
         if task.job.number not in self.jobs:
             self.jobs.add(task.job.number)
             self.stream.put(task.job.worker_frame())
         self.stream.put(*task.body)
-        task.body = None
+
+    def enter(self, task):
+        self.task = task
+        self.seen = 0
+        self.since = self.asked = clock()
+        self.reported = 0
+        self.sent = 0
 
     def stop(self):
         """No new item is taken."""
@@ -188,6 +200,9 @@ class Child:
     def end_task(self, how, begun=0, status=0, peak=0, over=False, word=0, text=""):
         task, self.task = self.task, None
         self.keeper.end_task(task, how, begun, status, peak, over, word, text)
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None and self.keeper.child is self:
+            self.keeper.enter_ahead(ahead)
 
     # What it is at.
 
@@ -291,6 +306,10 @@ class Child:
     def blame(self):
         status = self.ended.status if self.ended is not None else signal.SIGKILL
         peak = max(self.ended.peak if self.ended is not None else 0, self.slot[PEAK] & LOW_HALF)
+        if self.verdict is None and self.task.body is not None and self.slot[BEGUN] >> 32 != self.task.seq & LOW_HALF:
+            # It was sent ahead, and never taken up.
+            task, self.task = self.task, None
+            return self.keeper.put_back(task)
         how, word, begun, text = self.verdict or (WORKER_DIED, self.word(), self.begun(), None)
         tail = self.tail()
         if text is None:

@@ -31,6 +31,8 @@ MOST_SENT = 64 << 20
 IDLE = 60
 # Bytes that wait to be sent from which on no more are made.
 CONGESTED = 8 << 20
+# The largest body that a worker is sent before it can take it up.
+MOST_AHEAD = 64 << 10
 CONNECT = 3
 PATIENCE = 60
 LEASH_TRIES = 15
@@ -160,7 +162,7 @@ class Keeper:
             raise Over
         if now >= self.due:
             self.look(now)
-        while self.task is None and self.queue and self.begin():
+        while self.queue and (self.begin() if self.task is None else self.begin_ahead()):
             pass
 
     def hear_more(self):
@@ -419,6 +421,29 @@ class Keeper:
             self.tell(b"s", task.key)
         self.child.begin(task)
         return True
+
+    def begin_ahead(self):
+        """Sends the worker the task that waits at the front, if it will be its next one."""
+        task, child = self.queue[0], self.child
+        if type(child) is Child and child.ahead is None and task.form != COMMANDS and child.pool is task.pool:
+            if child.verdict is None and child.room() >= task.items and sum(map(len, task.body)) < MOST_AHEAD:
+                child.begin_ahead(task)
+        return False
+
+    def enter_ahead(self, task):
+        """The worker goes on with a task that it was sent ahead: unless it was cancelled, the first that waits."""
+        if not self.queue or self.queue[0] is not task:
+            return self.child.kill()
+        self.queue.popleft()
+        self.task = task
+        if not self.local:
+            self.tell(b"s", task.key)
+        self.child.enter(task)
+
+    def put_back(self, task):
+        """Nothing of the task was begun: another worker begins it."""
+        self.task = None
+        self.queue.appendleft(task)
 
     def provide(self, task):
         """Has the child at hand that can run it."""

@@ -79,6 +79,11 @@ def garble(row):
 def large(row):
     return {"y": "x" * row["n"]}
 
+def doom(row):
+    import threading
+    threading.Timer(row["s"], os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return {"y": 1}
+
 def deaf(row):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
@@ -252,9 +257,19 @@ class Tasks(Case):
         self.assertFalse({waiting[1], seq} & set(self.hub.outcomes))
 
 
+    def test_a_task_that_waits_can_be_cancelled(self):
+        seqs = [self.send_rows("slow", [{"s": 0.3}])] + [self.send_rows("slow", [{"s": 0.01}]) for _ in range(4)]
+        time.sleep(0.1)
+        for seq in (seqs[1], seqs[3]):
+            self.hub.send(b"C", struct.pack("<Q", seq))
+        for seq in (seqs[0], seqs[2], seqs[4]):
+            self.assertEqual((self.hub.outcome(seq).how, seq), (DONE, seq))
+        self.assertEqual(set(self.hub.outcomes), {seqs[1], seqs[3]} if self.local else set())
+
+
 class Deaths(Case):
     def test_a_death_names_the_item_in_hand(self):
-        for number, status in ((signal.SIGKILL, 9), (signal.SIGABRT, 6)):
+        for number, status in ((signal.SIGKILL, 9), (signal.SIGABRT, 6), (signal.SIGTERM, 15)):
             outcome = self.rows("die", [{"x": x, "signal": int(number)} for x in range(9)])
             self.assertEqual((outcome.how, outcome.word, outcome.begun), (DIED, 6, 6))
             self.assertEqual(outcome.status & 0x7F, status)
@@ -268,6 +283,20 @@ class Deaths(Case):
         os.kill(pid, signal.SIGKILL)
         self.assertTrue(eventually(lambda: not is_running(pid)))
         self.assertEqual(self.rows("plus", [{"x": 1}]).done, {0: {"y": 2}})
+
+    def test_a_death_is_that_of_the_task_that_was_at_work(self):
+        for s in (0, 0.001, 0.1):
+            seqs = [self.send_rows("doom", [{"s": s}])] + [self.send_rows("slow", [{"s": 0.05}] * 4) for _ in range(3)]
+            self.assertIn(self.hub.outcome(seqs[0]).how, (DONE, DIED))
+            hows = []
+            for seq in seqs[1:]:
+                outcome = self.hub.outcome(seq)
+                hows.append(outcome.how)
+                if outcome.how == DIED:
+                    self.assertEqual((outcome.status, len(outcome.done) + 1), (9, max(1, outcome.word)))
+                else:
+                    self.assertEqual((outcome.how, len(outcome.done)), (DONE, 4))
+            self.assertLessEqual(hows.count(DIED), 1)
 
     def test_a_timeout_is_told_with_its_item(self):
         begun = time.monotonic()
