@@ -238,9 +238,10 @@ class Runs(Case):
 
 
 SCRIPT = """
-import sys, time
+import sys, tempfile
 sys.path.insert(0, %r)
 import test_remote
+tempfile.tempdir = sys.argv[1]
 case = test_remote.Runs("test_threads_run_at_once")
 case.setUp()
 case.folder, case.runtime["name"] = sys.argv[1], "script"
