@@ -172,11 +172,13 @@ impl Launcher for Slurm {
     }
 
     fn cancel(&mut self) {
-        let argv = ["scancel"].into_iter().chain(self.arrays()).map(str::to_string).collect::<Vec<_>>();
+        // Without one nothing was submitted, and the folder may be another's.
+        let Some(guard) = self.guard.take() else { return };
+        let argv = [words(&["scancel"]), self.arrays().into_iter().map(str::to_string).collect()].concat();
         let done = argv.len() == 1 || Tool::run(&argv, b"", ANSWER).is_ok_and(|said| said.status.success());
         self.live.clear();
         // Where the batch system did not answer, the guard asks it again.
-        if let Some(guard) = self.guard.take().filter(|_| done) {
+        if done {
             guard.dismiss();
         }
         let _ = std::fs::remove_dir_all(&self.logs);
