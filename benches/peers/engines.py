@@ -18,8 +18,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "python"))
 
-from hub import Hub  # noqa: E402
-from test_engines import MPI_ENV, MPIEXEC  # noqa: E402
+from hub import MPI_ENV, MPIEXEC, Hub  # noqa: E402
 
 WORKERS = 3
 WINDOW = 4  # tasks in hand for each that can run

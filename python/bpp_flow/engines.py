@@ -12,6 +12,7 @@ import contextlib
 import glob
 import importlib
 import os
+import pickle
 import socket
 import sys
 import tempfile
@@ -277,6 +278,8 @@ class Jobs:
 
     def __init__(self, cluster, options):
         self.cluster = cluster
+        self.refused = []
+        cluster.new_spec["cls"] = telling(cluster.new_spec["cls"], self.refused)
         self.seen = set()
         self.missing = {}
         self.lost = 0
@@ -297,6 +300,10 @@ class Jobs:
 
     def look(self, connected):
         """`connected`: the names of the workers that the scheduler has."""
+        if self.refused:
+            if not connected:
+                raise Unusable("a job could not be submitted: %s" % words(self.refused[-1]))
+            self.note = "a job could not be submitted: %s" % words(self.refused[-1])
         now = time.monotonic()
         wanted = list(self.cluster.worker_spec)
         # The workers of a job with several processes are called after it.
@@ -317,6 +324,20 @@ class Jobs:
         self.cluster.sync(self.cluster.scale_down, dead)
         if self.jobs:
             self.cluster.scale(jobs=self.jobs)
+
+
+def telling(job, refused):
+    """The class of a cluster's jobs, which tells of submissions that fail: dask-jobqueue only logs them."""
+
+    class Job(job):
+        async def _submit_job(self, script):
+            try:
+                return await super()._submit_job(script)
+            except Exception as error:
+                refused.append(error)
+                raise
+
+    return Job
 
 
 class Ray:
@@ -353,7 +374,9 @@ class Ray:
         self.dashboard = getattr(context, "dashboard_url", None)
         wanted = options.get("resources") or {}
         self.needs = {"CPU": wanted.get("cpus", 1), "GPU": wanted.get("gpus", 0), "memory": wanted.get("memory", 0)}
-        self.remote = self.ray.remote(lambda function, *args: function(*args))
+        self.remote = self.ray.remote(
+            lambda call: (lambda function, args: function(*args))(*__import__("pickle").loads(call))
+        )
         self.named = {}
         self.name_next("bpp-flow")
         self.pending = {}
@@ -382,7 +405,8 @@ class Ray:
     def submit(self, function, *args):
         # Not cancelled: Ray would interrupt a task that has begun.
         result = Result(lambda _: False)
-        self.pending[self.next.remote(function, *args)] = result
+        # As bytes: Ray takes many times as long for each argument of another kind.
+        self.pending[self.next.remote(pickle.dumps((function, args)))] = result
         self.some.set()
         return result
 

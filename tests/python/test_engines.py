@@ -1,20 +1,17 @@
 """The bridge on real engines, each where it is installed (`PYTHON` names the interpreter)."""
 
-import os
 import shutil
-import signal
 import subprocess
-import sys
+import tempfile
 import time
 import unittest
 
-from hub import LOST, Hub
-
-PYTHON = os.environ.get("PYTHON", sys.executable)
+from hub import LOST, MPI_ENV, MPIEXEC, PYTHON, Hub
 
 
-def installed(*modules):
-    return subprocess.run([PYTHON, "-c", "import " + ", ".join(modules)], stderr=subprocess.DEVNULL).returncode == 0
+def installed(module):
+    find = "import importlib.util, sys; sys.exit(importlib.util.find_spec(%r) is None)" % module
+    return subprocess.run([PYTHON, "-c", find], stderr=subprocess.DEVNULL).returncode == 0
 
 
 class Case(unittest.TestCase):
@@ -74,6 +71,46 @@ class Dask(Case):
         self.assertLess(seconds, 40)
 
 
+@unittest.skipUnless(installed("dask_jobqueue") and shutil.which("sinfo"), "dask-jobqueue or Slurm is not installed")
+@unittest.skipIf(subprocess.run("sinfo", shell=True, capture_output=True).returncode, "Slurm does not run")
+class DaskOnSlurm(Case):
+    def cluster(self, memory="300MB", **more):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        options = {
+            "cores": 1, "processes": 1, "memory": memory, "interface": "lo", "log_directory": folder,
+            "local_directory": folder, "walltime": "00:10:00", "job_directives_skip": ["--mem"],
+        }
+        return self.hub("dask", {"cluster": {"slurm": options}, **more})
+
+    def jobs(self):
+        told = subprocess.run(["squeue", "-h", "-n", "dask-worker", "-t", "R", "-o", "%i"], capture_output=True, text=True)
+        return told.stdout.split()
+
+    def test_job_that_is_gone_is_replaced(self):
+        hub = self.cluster(jobs=2)
+        hub.await_slots(lambda slots: slots == 2, 40)
+        self.comes_back(hub)
+        subprocess.run(["scancel", self.jobs()[0]], check=True)
+        hub.await_slots(lambda slots: slots == 1)
+        hub.await_slots(lambda slots: slots == 2, 40)
+        self.comes_back(hub)
+        self.leaves_nothing(hub)
+        self.assertEqual(self.jobs(), [])
+
+    def test_adaptive(self):
+        hub = self.cluster(adapt=[0, 2])
+        self.assertEqual(hub.greeting["slots"], 2)
+        self.comes_back(hub)
+        self.leaves_nothing(hub)
+        self.assertEqual(self.jobs(), [])
+
+    def test_job_that_is_refused(self):
+        refused = {"cores": 1, "memory": "1GB", "queue": "nowhere"}
+        hub = self.hub("dask", {"jobs": 1, "cluster": {"slurm": refused}}, start=False)
+        self.assertIn("sbatch: error: ", hub.trouble()[0])
+
+
 @unittest.skipUnless(installed("ray"), "Ray is not installed")
 class Ray(Case):
     def test_local(self):
@@ -113,15 +150,7 @@ class IPyParallel(Case):
         self.assertIn("the IPython cluster (/nowhere/client.json) cannot be used", hub.trouble()[0])
 
 
-MPIEXEC = shutil.which("mpiexec", path=os.path.dirname(PYTHON)) or shutil.which("mpiexec")
-# For more processes than processors, and for root, of Open MPI 5.
-MPI_ENV = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PRTE_ALLOW_RUN_AS_ROOT": "1", "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_mpi_yield_when_idle": "1",
-}
-
-
-@unittest.skipUnless(installed("mpi4py.MPI") and MPIEXEC, "mpi4py and an MPI are not installed")
+@unittest.skipUnless(installed("mpi4py") and MPIEXEC, "mpi4py and an MPI are not installed")
 class Mpi(Case):
     def launched(self, processes, **more):
         launch = [MPIEXEC, "-n", str(processes), PYTHON, "-m", "mpi4py.futures", "SCRIPT"]
