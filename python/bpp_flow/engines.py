@@ -348,6 +348,7 @@ class Ray:
     def __init__(self, options):
         address = options.get("address")
         where = "Ray at %s" % address if address else "Ray on this machine"
+        secrets.update(filter(None, [os.environ.get("RAY_AUTH_TOKEN")]))
         if not address:
             self.keep_local()
         elif address.partition("://")[2].startswith("127.") or address.startswith("127."):

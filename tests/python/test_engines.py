@@ -1,5 +1,6 @@
 """The bridge on real engines, each where it is installed (`PYTHON` names the interpreter)."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -63,6 +64,39 @@ class Dask(Case):
         hub = self.hub("dask", {"workers": 2})
         self.loses_one(hub, "KilledWorker")
         hub.await_slots(lambda slots: slots == 2)
+
+    def test_scheduler_of_others_that_dies(self):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        file = folder + "/scheduler.json"
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+        local = ["--host", "127.0.0.1", "--scheduler-file", file, "--dashboard-address", "127.0.0.1:0"]
+        scheduler, worker = (
+            subprocess.Popen([PYTHON, "-m", "distributed.cli." + name, *local, *more], **quiet)
+            for name, more in (("dask_scheduler", ["--port", "0"]), ("dask_worker", ["--nthreads", "2", "--no-nanny"]))
+        )
+        self.addCleanup(lambda: [process.kill() or process.wait() for process in (scheduler, worker)])
+        while not os.path.exists(file):
+            time.sleep(0.1)
+        hub = self.hub("dask", {"scheduler_file": file})
+        hub.await_slots(lambda slots: slots == 2)
+        self.comes_back(hub)
+        hub.task("sleep", 30)
+        time.sleep(0.5)
+        scheduler.kill()
+        values, bad = hub.until(1)
+        self.assertEqual(bad[hub.seq][0], LOST)
+        self.assertIn("the connection to the Dask scheduler is lost", hub.trouble()[0])
+        self.assertEqual(hub.gone(), [])
+
+    @unittest.skipUnless(installed("dask_mpi") and MPIEXEC, "dask-mpi and an MPI are not installed")
+    def test_cluster_that_mpi_starts(self):
+        hub = self.hub("dask", {"mpi": True}, launch=[MPIEXEC, "-n", "4", PYTHON, "SCRIPT", "dask"], env=MPI_ENV)
+        hub.await_slots(lambda slots: slots == 2)
+        self.comes_back(hub)
+        hub.send(b"Q")
+        self.assertEqual(hub.gone(), [])
+        self.assertEqual(hub.process.returncode, 0)
 
     def test_unreachable_scheduler(self):
         hub = self.hub("dask", {"scheduler": "tcp://127.0.0.1:9"}, start=False)
