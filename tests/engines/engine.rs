@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// How a workflow is run on an engine.
 #[derive(Clone)]
@@ -33,8 +34,9 @@ impl Engine {
         let told = std::fs::read_to_string(&path)
             .unwrap_or_else(|_| panic!("{name} is not up: tests/engines/{name}-up, or tests/run --engines {name}"));
         let vars: Vec<_> = told.lines().filter_map(|line| line.split_once('=')).map(owned).collect();
-        let mut backend = backend.to_string();
-        for (name, value) in &vars {
+        let mut backend = backend.replace("$VENV", engines().join("venv").to_str().expect("UTF-8"));
+        // A name may begin as one that was told before it.
+        for (name, value) in vars.iter().rev() {
             backend = backend.replace(&format!("${name}"), value);
         }
         Engine { backend, vars, generations: 2 }.with_python("venv")
@@ -66,6 +68,20 @@ impl Engine {
 pub fn mend(name: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/engines/{name}-up"));
     assert!(Command::new(script).status().expect("bash").success(), "{name} comes up again");
+}
+
+/// Waits until a command has nothing to tell; fails after half a minute.
+#[track_caller]
+pub fn until_no_output(what: &str, mut command: impl FnMut() -> String) {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let told = command();
+        if told.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "{what}: {told}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn owned((name, value): (&str, &str)) -> (String, String) {

@@ -40,4 +40,12 @@ macro_rules! holds {
 }
 
 mod bridge;
+mod dask;
+mod dasklocal;
+mod gridengine;
+mod ipyparallel;
 mod local;
+mod mpi;
+mod ray;
+mod slurm;
+mod ssh;
