@@ -142,8 +142,8 @@ impl Hub {
         while self.phase != Phase::Stopping {
             self.take_orders();
             self.give();
-            self.wait();
-            self.listen();
+            let speaking = self.wait();
+            self.listen(&speaking);
             self.hear_of_jobs();
             self.bury();
             self.watch();
@@ -313,8 +313,8 @@ impl Hub {
         peer.hand.push(Sent { chunk, at: Instant::now(), started: false });
     }
 
-    /// Waits until somebody has something to say.
-    fn wait(&mut self) {
+    /// Waits until somebody has something to say: which peers.
+    fn wait(&mut self) -> Vec<usize> {
         let reading = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let mut fds = vec![reading(self.wake.fd())];
         fds.extend(self.listener.iter().map(|l| reading(l.fd())));
@@ -326,11 +326,16 @@ impl Hub {
         }
         // An interrupted wait is one that ended early.
         let _ = poll(&mut fds, Timespec::try_from(TICK).ok().as_ref());
-        self.wake.clear();
+        let peers = &fds[fds.len() - self.peers.len()..];
+        let speaking = peers.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(at, _)| at).collect();
+        if !fds[0].revents().is_empty() {
+            self.wake.clear();
+        }
+        speaking
     }
 
     /// Takes in what peers have to say.
-    fn listen(&mut self) {
+    fn listen(&mut self, speaking: &[usize]) {
         let mut came = Vec::new();
         if let Some(listener) = &mut self.listener {
             came.extend(std::iter::from_fn(|| listener.accept()).map(|channel| Peer::new(channel, true)));
@@ -340,8 +345,7 @@ impl Hub {
             came.extend(peers.map(|peer| with_runtime(peer, listener)));
         }
         self.peers.extend(came);
-        for at in 0..self.peers.len() {
-            self.peers[at].channel.flush();
+        for &at in speaking {
             while self.peers[at].channel.fill() {
                 while let Some((kind, payload)) = self.peers[at].channel.next_frame() {
                     self.hear(at, kind, &payload);
@@ -417,6 +421,9 @@ impl Hub {
             Role::Bridge => peer.capacity = Capacity { slots: hello.slots, ..Capacity::default() },
             Role::Leash if self.phase != Phase::Open => peer.push(frames::stop()),
             Role::Leash | Role::Guest => {}
+        }
+        if let (Role::Keeper, Some(jobs), Some(job)) = (role, &mut self.workers, &hello.job) {
+            jobs.join(job);
         }
         peer.hello = Some(hello);
     }

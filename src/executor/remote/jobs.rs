@@ -1,6 +1,6 @@
 //! The jobs that start workers, as the hub knows them: how many there should be, and what became of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ use crate::spec::model::{Access, Remote};
 /// After a refusal, or a job that failed, the next is asked for after this time.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// So many in a row may be lost, or refused, while no item ends.
+const PATIENCE: usize = 50;
+
 /// Jobs that start workers.
 pub(super) struct Jobs {
     crew: Crew,
@@ -29,6 +32,8 @@ pub(super) struct Jobs {
     workers: usize,
     /// Those that have not ended.
     live: BTreeMap<String, JobState>,
+    /// Those of which workers have come.
+    joined: BTreeSet<String>,
     /// Asked for, without an answer yet.
     asked: bool,
     launched: bool,
@@ -56,6 +61,7 @@ impl Jobs {
             most,
             workers,
             live: BTreeMap::new(),
+            joined: BTreeSet::new(),
             asked: false,
             launched: false,
             fruitless: 0,
@@ -72,6 +78,11 @@ impl Jobs {
             self.asked = true;
             self.crew.want(more);
         }
+    }
+
+    /// A worker of that job has come.
+    pub(super) fn join(&mut self, job: &str) {
+        self.joined.insert(job.to_string());
     }
 
     /// An item ended.
@@ -115,7 +126,8 @@ impl Jobs {
         };
         self.live.remove(&job);
         match end {
-            JobEnd::Finished => Ok(()),
+            JobEnd::Finished if self.joined.remove(&job) => Ok(()),
+            JobEnd::Finished => self.lose(format!("job {job} ended before a worker of it came")),
             JobEnd::Failed(words) => self.lose(format!("job {job} failed: {words}")),
             JobEnd::Infrastructure(words) => self.lose(format!("job {job}: {words}")),
             JobEnd::Cancelled => self.lose(format!("job {job} was cancelled")),
@@ -126,7 +138,9 @@ impl Jobs {
         self.words = words;
         self.fruitless += 1;
         self.not_before = Instant::now() + PAUSE;
-        match self.fruitless > 2 * self.most + 2 {
+        // Where no worker ever came, the first jobs tell enough.
+        let hopeless = if self.joined.is_empty() { self.live.is_empty() } else { self.fruitless > PATIENCE };
+        match hopeless {
             true => Err(format!("its jobs end, or are refused, before any item ends: {}", self.words)),
             false => Ok(()),
         }

@@ -133,6 +133,9 @@ impl Peer {
 
     /// Gives signs of life, and misses them.
     pub(super) fn watch(&mut self) {
+        if self.channel.ended() {
+            self.gone.get_or_insert_with(|| CLOSED.into());
+        }
         if self.said.elapsed() >= BEAT {
             self.push(frames::beat());
         }
