@@ -42,10 +42,8 @@ TASK = struct.Struct("<QIIIIB")
 END = struct.Struct("<QBIiIBI")
 
 # What the engine runs, with `eval`: a builtin function and a text, which every engine can pickle and every worker has.
-CALL = (
-    "(lambda m: m.run(p) if m else ('need', 'runtime'))"
-    "(__import__('sys').modules.get('_bpp_flow_remote_' + p['runtime']))"
-)
+# It is short, for it is compiled each time.
+CALL = "m[n].run(p)if n in(m:=__import__('sys').modules)else('need','runtime')"
 INSTALL = (
     "(lambda g: (exec(compile(r['remote'], '<bpp-flow>', 'exec'), g), g['install'](r).run(p))[1])"
     "({'__name__': '_bpp_flow_remote'})"
@@ -264,6 +262,7 @@ class Bridge:
 
     def take_runtime(self, payload):
         self.runtime = loads(payload)
+        self.module = "_bpp_flow_remote_" + self.runtime["name"]
 
     def take_pool(self, payload):
         pool, = NUMBER.unpack_from(payload)
@@ -291,7 +290,7 @@ class Bridge:
             "runtime": self.runtime["name"], "pool": self.pools[pool], "job": told, "task": payload, "body": body,
             "blobs": {},
         }
-        call = self.calls[seq] = Call(self, seq, label, {"p": payload})
+        call = self.calls[seq] = Call(self, seq, label, {"p": payload, "n": self.module})
         self.submit(call)
 
     def take_blob(self, payload):
