@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::codec::HEAD;
@@ -56,12 +57,8 @@ impl Transport {
     fn receive(&mut self, incoming: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Transport::Plain(socket) => {
-                let old = incoming.len();
-                incoming.resize(old + READ_BYTES, 0);
-                let result = rustix::net::recv(socket, &mut incoming[old..], RecvFlags::DONTWAIT);
-                let n = result.as_ref().map_or(0, |(_, n)| *n);
-                incoming.truncate(old + n);
-                Ok(result?.1)
+                incoming.reserve(READ_BYTES);
+                Ok(rustix::net::recv(socket, spare_capacity(incoming), RecvFlags::DONTWAIT)?.1)
             }
             Transport::Tls(tls) => tls.receive(incoming),
         }
@@ -104,7 +101,6 @@ impl Channel {
     }
 
     /// The guest has said who he is: the limits of guests are his no more.
-    #[allow(dead_code, reason = "until the hub is there")]
     pub(super) fn welcome(&mut self) {
         self.guest = None;
     }

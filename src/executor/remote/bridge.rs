@@ -31,18 +31,8 @@ const FAREWELL: Duration = Duration::from_secs(15);
 const SOCKET: &str = "socket";
 const TOKEN: &str = "token";
 const PROGRAM: &str = "bridge.py";
-/// Gives a process that inherits no descriptor the one that it expects.
-const CONNECT: &str = "\
-import os, socket
-s = socket.socket(socket.AF_UNIX)
-s.connect(os.environ[\"BPP_FLOW_BRIDGE\"])
-if s.fileno() != 3:
-    os.dup2(s.fileno(), 3)
-    s.close()
-else:
-    s.detach()
-del os, socket, s
-";
+/// What connects to the socket.
+const LAUNCHED: &str = include_str!("../../../python/launched.py");
 /// How much of its last output is told.
 const TAIL_BYTES: u64 = 4 << 10;
 
@@ -188,7 +178,7 @@ impl Door {
         File::open("/dev/urandom")?.read_exact(&mut secret)?;
         let token = blake3::Hash::from_bytes(secret).to_hex().to_string();
         write_private(&folder.path().join(TOKEN), token.as_bytes())?;
-        write_private(&folder.path().join(PROGRAM), format!("{CONNECT}{}", wire::BOOTSTRAP).as_bytes())?;
+        write_private(&folder.path().join(PROGRAM), LAUNCHED.as_bytes())?;
         Ok(Door { folder, listener, token })
     }
 
@@ -231,6 +221,7 @@ fn argv(remote: &Remote, door: Option<&Door>) -> Vec<OsString> {
         argv.extend(["-m".into(), "mpi4py.futures".into()]);
     }
     argv.push(door.folder.path().join(PROGRAM).into());
+    argv.extend((remote.kind == RemoteKind::Dask).then(|| "dask".into()));
     argv
 }
 
