@@ -42,6 +42,16 @@ impl Pace {
         Pace { fixed: chunk_size, most: most.unwrap_or(usize::MAX), least_micros, mean_micros: None, last: 1 }
     }
 
+    /// Items took so long in an earlier run.
+    pub fn expect(&mut self, micros: f64) {
+        self.mean_micros.get_or_insert(micros);
+    }
+
+    /// How long an item may take, as far as that is known.
+    pub fn item(&self) -> Option<Duration> {
+        self.mean_micros.map(|micros| Duration::from_secs_f64(micros / 1e6))
+    }
+
     /// Learns from items that took `micros` together.
     pub fn learn(&mut self, items: usize, micros: u64) {
         if items == 0 {

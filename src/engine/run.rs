@@ -24,6 +24,7 @@ use super::selection::Selection;
 use super::shared;
 use super::stage::{Arrival, StageRun};
 use super::suspects::{Marks, Suspects};
+use super::versions::with_results;
 use super::writer::{self, Entry};
 use crate::data::source::{Digests, KeptDigests};
 use crate::data::{Batch, Secrets, Value};
@@ -399,6 +400,14 @@ impl Helpers for Crew {
 
     fn equip(&self, stage: &mut StageRun, replay: &Replay) -> Result<(), EngineError> {
         let view = replay.store.view(&stage.planned.name, stage.planned.version)?;
+        if stage.planned.remote().is_some() {
+            // Workers that are ended at a given time do not begin what takes longer.
+            let mut earlier = with_results(&replay.store, &stage.planned.name)?.into_iter();
+            let earlier =
+                earlier.next().map(|last| replay.store.view(&stage.planned.name, last.version)).transpose()?;
+            let known = [Some(&view), earlier.as_ref()].into_iter().flatten().find_map(|v| v.mean_micros().transpose());
+            known.transpose()?.into_iter().for_each(|micros| stage.pace.expect(micros));
+        }
         stage.resolver = Some(Arc::new(Resolver {
             stage: stage.planned.clone(),
             view: Some(view),

@@ -60,12 +60,14 @@ impl Engines {
 impl Executor for Engines {
     fn submit(&mut self, task: Task) {
         let Some(remote) = task.job.pool.remote.clone() else { return self.local.submit(task) };
+        let (id, items) = (task.id, task.input.len() as u32);
         match self.remote(&remote) {
             Ok(executor) => executor.submit(task),
             Err(e) => {
                 let message = format!("cannot start a thread: {e}");
                 // Nobody hears it any more when it cannot be sent.
                 let _ = self.reports.send(Report::Unavailable { engine: remote.name.clone(), message });
+                let _ = self.reports.send(Report::End { task: id, unfinished: (0..items).collect() });
             }
         }
     }

@@ -83,7 +83,7 @@ impl LocalExecutor {
 impl Executor for LocalExecutor {
     fn submit(&mut self, task: Task) {
         let mut queues = self.shared.queues();
-        let Task { id, job, input, marks } = task;
+        let Task { id, job, input, marks, .. } = task;
         let items = input.len();
         let (pool, job_id, seq) = (queues.pool(&job.pool), queues.job_id(&job), queues.next_seq());
         if queues.phase != Phase::Open || items == 0 {

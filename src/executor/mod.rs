@@ -161,6 +161,8 @@ pub struct Task {
     pub input: TaskInput,
     /// One for each item.
     pub marks: Vec<Mark>,
+    /// How long an item took lately, where any did.
+    pub expected: Option<Duration>,
 }
 
 /// What a task's items are.

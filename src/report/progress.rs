@@ -191,7 +191,9 @@ impl State {
     /// Where an engine can be watched, and what it has to say, once each.
     fn engine(&mut self, engine: &EngineNews, style: Style) -> Option<String> {
         let told = engine.dashboard.as_ref().map(|url| format!("dashboard {url}"));
-        let told = told.into_iter().chain(engine.note.clone());
+        let waiting = engine.pending.iter().filter(|(reason, _)| engine.workers == 0 && !reason.is_empty());
+        let waiting = waiting.map(|(reason, n)| format!("{} ({reason})", count(*n as u64, "job") + " pending"));
+        let told = told.into_iter().chain(waiting).chain(engine.note.clone());
         let new: Vec<String> = told.filter(|what| self.told.insert((engine.name.clone(), what.clone()))).collect();
         (!new.is_empty()).then(|| format!("{}  {}", style.paint(Tint::Bold, &engine.name), new.join("; ")))
     }

@@ -48,7 +48,7 @@ impl Bench {
 
     pub fn submit(&mut self, job: &Arc<Job>, input: TaskInput) -> TaskId {
         self.next += 1;
-        self.executor.submit(Task { id: self.next, job: job.clone(), input, marks: Vec::new() });
+        self.executor.submit(Task { id: self.next, job: job.clone(), input, marks: Vec::new(), expected: None });
         self.next
     }
 

@@ -151,7 +151,8 @@ impl Dispatcher<'_> {
             return self.break_off(EngineError::Broken { stage, message });
         }
         if let Run::Python { job, .. } | Run::Command { job, .. } = &run.planned.run {
-            self.executor.submit(Task { id: task, job: job.clone(), input, marks: prepared.marks });
+            let expected = run.pace.item();
+            self.executor.submit(Task { id: task, job: job.clone(), input, marks: prepared.marks, expected });
         }
     }
 

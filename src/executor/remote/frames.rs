@@ -506,3 +506,50 @@ impl Fields<'_> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_refused(kind: u8, payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = FromPeer::read(kind, &payload);
+            let _ = command_results(&payload);
+        }
+    }
+
+    #[test]
+    fn a_body_that_does_not_fit_goes_before_its_task() {
+        let head = TaskHead { seq: 7, job: 1, pool: 2, items: 1, timeout: 0, form: Form::Group };
+        let body: Vec<u8> = (0..PIECE + 3).map(|i| i as u8).collect();
+        let frames = task(&head, &body);
+        assert_eq!(frames.iter().map(|frame| frame[4]).collect::<Vec<_>>(), b"BT");
+        assert_eq!(frames[0][5..13], 7u64.to_le_bytes());
+        assert_eq!((&frames[0][13..], &frames[1][30..]), body.split_at(PIECE));
+        assert_eq!(task(&head, &[]).len(), 1);
+    }
+
+    #[test]
+    fn an_end_names_the_item_in_hand() {
+        let end = |word: u32| {
+            let mut payload = 9u64.to_le_bytes().to_vec();
+            payload.push(2);
+            [3u32, 11, 2048].iter().for_each(|n| payload.extend(n.to_le_bytes()));
+            payload.push(0);
+            payload.extend(word.to_le_bytes());
+            payload.extend(b"tail");
+            match FromPeer::read(b'e', &payload) {
+                Ok(FromPeer::End { seq: 9, end }) => end,
+                other => panic!("{other:?}"),
+            }
+        };
+        let died = end(3);
+        assert_eq!((died.how, died.begun, died.status, died.peak_kib), (How::Died, 3, 11, 2048));
+        assert_eq!((died.in_hand, died.text.as_str()), (InHand::Item(2), "tail"));
+        assert_eq!(end(wire::SLOT_CHUNK).in_hand, InHand::Several);
+        assert_eq!([end(0).in_hand, end(wire::SLOT_PHASE).in_hand], [InHand::Nothing; 2]);
+    }
+}

@@ -185,10 +185,12 @@ impl Hub {
     }
 
     fn submit(&mut self, task: Task) {
-        let Task { id, job, input, marks } = task;
+        let Task { id, job, input, marks, expected } = task;
         let items = input.len();
         let tally = Tally::new(items);
         let job_id = self.job(&job);
+        let known = &mut self.jobs[job_id as usize];
+        known.longest = known.longest.max(expected.unwrap_or_default().as_secs_f64());
         let hand = Hand { task: id, seq: self.next_seq(), job_id, job, tally, marks };
         if self.phase != Phase::Open || items == 0 {
             return self.end(&hand);
@@ -253,14 +255,11 @@ impl Hub {
         let mut at = 0;
         while self.phase == Phase::Open && at < self.queue.len() {
             let known = &self.jobs[self.queue[at].chunk.hand.job_id as usize];
-            let may = known.in_hand < known.job.workers && self.queue[at].is_ready();
-            match may.then(|| self.place(known)).flatten() {
-                Some(peer) => {
-                    if let Some(waiting) = self.queue.remove(at) {
-                        self.send(peer, waiting);
-                    }
-                }
-                None if may => return,
+            // Who may use all workers may also have chunks wait there.
+            let may = known.job.workers >= self.news.slots || known.in_hand < known.job.workers;
+            let place = (may && self.queue[at].is_ready()).then(|| self.place(known)).flatten();
+            match place.and_then(|peer| Some((peer, self.queue.remove(at)?))) {
+                Some((peer, waiting)) => self.send(peer, waiting),
                 None => at += 1,
             }
         }
@@ -509,9 +508,9 @@ impl Hub {
         let Some(jobs) = self.workers.as_mut().filter(|_| self.phase == Phase::Open) else { return };
         let heard = jobs.hear();
         (self.news.running, self.news.pending) = jobs.counts();
-        self.news.note = jobs.words().or(self.news.note.take());
-        if let Err(message) = heard {
-            self.give_up(&message);
+        match heard {
+            Ok(()) => self.news.note = jobs.words().or(self.news.note.take()),
+            Err(message) => self.give_up(&message),
         }
     }
 

@@ -27,6 +27,8 @@ const PATIENCE: usize = 50;
 pub(super) struct Jobs {
     crew: Crew,
     news: Receiver<CrewNews>,
+    /// What one is called: a job, a host.
+    noun: &'static str,
     /// At most so many at once, each with so many workers.
     most: usize,
     workers: usize,
@@ -58,6 +60,7 @@ impl Jobs {
         Ok(Jobs {
             crew,
             news,
+            noun: if matches!(remote.access, Access::Ssh(_)) { "host" } else { "job" },
             most,
             workers,
             live: BTreeMap::new(),
@@ -110,7 +113,7 @@ impl Jobs {
                 CrewNews::Refused(words) if !self.launched => return Err(words),
                 CrewNews::Refused(words) => {
                     self.asked = false;
-                    self.lose(words)?;
+                    self.miss(words)?;
                 }
                 CrewNews::Changed(news) => news.into_iter().try_for_each(|news| self.change(news))?,
                 CrewNews::Unknown(words) => self.words = words,
@@ -127,14 +130,18 @@ impl Jobs {
         self.live.remove(&job);
         match end {
             JobEnd::Finished if self.joined.remove(&job) => Ok(()),
-            JobEnd::Finished => self.lose(format!("job {job} ended before a worker of it came")),
-            JobEnd::Failed(words) => self.lose(format!("job {job} failed: {words}")),
-            JobEnd::Infrastructure(words) => self.lose(format!("job {job}: {words}")),
-            JobEnd::Cancelled => self.lose(format!("job {job} was cancelled")),
+            JobEnd::Finished => self.lose(&job, "ended before a worker of it came"),
+            JobEnd::Failed(words) => self.lose(&job, &format!("failed: {words}")),
+            JobEnd::Infrastructure(words) => self.lose(&job, &words),
+            JobEnd::Cancelled => self.lose(&job, "was cancelled"),
         }
     }
 
-    fn lose(&mut self, words: String) -> Result<(), String> {
+    fn lose(&mut self, job: &str, how: &str) -> Result<(), String> {
+        self.miss(format!("{} {job}: {how}", self.noun))
+    }
+
+    fn miss(&mut self, words: String) -> Result<(), String> {
         self.words = words;
         self.fruitless += 1;
         self.not_before = Instant::now() + PAUSE;

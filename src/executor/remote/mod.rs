@@ -15,6 +15,7 @@ pub(super) mod listener;
 mod peer;
 mod upload;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -81,7 +82,14 @@ impl RemoteExecutor {
         let (orders, taken) = unbounded();
         let wake = Arc::new(Wake::new()?);
         let hub = hub::Hub::new(remote.clone(), around.clone(), reports.clone(), taken, wake.clone());
-        let hub = std::thread::Builder::new().name("hub".into()).spawn(move || hub.run())?;
+        let (reports, stage) = (reports.clone(), remote.name.clone());
+        let hub = std::thread::Builder::new().name("hub".into()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| hub.run())).is_err() {
+                // Nobody else would say what became of its tasks.
+                let message = "bpp-flow's own fault, see above".to_string();
+                let _ = reports.send(Report::Broken { task: 0, stage, message });
+            }
+        })?;
         Ok(RemoteExecutor { orders, wake, hub: Some(hub) })
     }
 

@@ -70,6 +70,8 @@ impl Script<'_> {
     pub(super) fn for_host(&self, host: &str) -> String {
         let mut script = FAIL.to_string();
         let _ = writeln!(script, "job={} until=", quote(host));
+        // Or shells of items would take themselves for those of a login, and read what is for these.
+        script.push_str("unset SSH_CLIENT SSH2_CLIENT\n");
         self.prepare(&mut script);
         self.run(script)
     }
