@@ -207,7 +207,7 @@ class Bridge:
         self.executor = self.make()
         told = engines.capacity(self.executor)
         hello = {
-            "protocol": PROTOCOL, "token": token(), "role": "bridge", "host": socket.gethostname(),
+            "protocol": PROTOCOL, "token": "", "role": "bridge", "host": socket.gethostname(),
             "name": "%s-%d" % (socket.gethostname(), os.getpid()), "pid": os.getpid(), "job": None,
             "python": sys.version.split()[0], "slots": told["slots"], "until": None,
         }
@@ -413,15 +413,6 @@ class Bridge:
 
     def gone(self, error):
         raise error
-
-
-def token():
-    """What proves to bpp-flow who connected; empty where the socket was inherited."""
-    path = os.environ.get("BPP_FLOW_TOKEN_FILE")
-    if not path:
-        return ""
-    with open(path, encoding="utf-8") as file:
-        return file.read().strip()
 
 
 def guard(link):

@@ -107,16 +107,14 @@ class Hub:
     def launch(self, launch, env):
         """The bridge is started by a launcher that passes no descriptors on, and connects."""
         private = tempfile.mkdtemp(prefix="bpp-launch-")
-        script, path, token = (os.path.join(private, name) for name in ("bridge.py", "socket", "token"))
+        script, path = (os.path.join(private, name) for name in ("bridge.py", "socket"))
         with open(script, "w", encoding="utf-8") as file:
             file.write(text("launched.py"))
-        with open(token, "w", encoding="utf-8") as file:
-            file.write("secret of the run")
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
         listener.listen(1)
         listener.settimeout(60)
-        env = {**env, "BPP_FLOW_BRIDGE": path, "BPP_FLOW_TOKEN_FILE": token}
+        env = {**env, "BPP_FLOW_BRIDGE": path}
         self.spawn([script if word == "SCRIPT" else word for word in launch], env)
         try:
             self.socket = listener.accept()[0]

@@ -391,6 +391,8 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn hear_of_engine(&mut self, news: EngineNews) {
+        let hidden = |text: Option<String>| text.map(|text| self.orders.plan.secrets.hide(&text).into_owned());
+        let news = EngineNews { note: hidden(news.note), dashboard: hidden(news.dashboard), ..news };
         let _ = self.lines.events.send(Event::Engine { engine: news.clone() });
         match self.engines.iter_mut().find(|known| known.name == news.name) {
             Some(known) => *known = news,

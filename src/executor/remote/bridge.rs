@@ -1,13 +1,13 @@
 //! The process that holds an engine's client (`bridge.py`).
 //!
 //! It is looked after by a keeper of this machine and talks over a socket that it inherits; under a launcher, which hands
-//! no descriptors on, it connects to a socket in a private folder, with a token that lies beside it.
+//! no descriptors on, it connects to a socket in a private folder.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::{File, Permissions};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,7 +29,6 @@ use crate::spec::model::{Access, Remote, RemoteKind};
 const FAREWELL: Duration = Duration::from_secs(15);
 /// The files of the private folder.
 const SOCKET: &str = "socket";
-const TOKEN: &str = "token";
 const PROGRAM: &str = "bridge.py";
 /// What connects to the socket.
 const LAUNCHED: &str = include_str!("../../../python/launched.py");
@@ -47,11 +46,10 @@ pub(super) struct Bridge {
     pub starts: u32,
 }
 
-/// A private folder with a socket, the token to be shown there, and the program that connects.
+/// A private folder, which nobody else can enter, with a socket and the program that connects.
 struct Door {
     folder: tempfile::TempDir,
     listener: UnixListener,
-    token: String,
 }
 
 impl Bridge {
@@ -62,7 +60,7 @@ impl Bridge {
     pub(super) fn start(remote: &Remote, around: &Surroundings) -> Result<(Bridge, Option<Peer>), String> {
         let failed = |e: io::Error| format!("cannot start the process that talks to it: {e}");
         let (bridge, socket) = Bridge::try_start(remote, around).map_err(failed)?;
-        let peer = bridge.door.is_none().then(|| bridge.greet(remote, around, Channel::new(socket), false));
+        let peer = bridge.door.is_none().then(|| bridge.greet(remote, around, Channel::new(socket)));
         Ok((bridge, peer))
     }
 
@@ -72,7 +70,7 @@ impl Bridge {
         let door = launcher(remote).is_some().then(Door::open).transpose()?;
         let setup = Setup {
             role: Role::Process { argv: argv(remote, door.as_ref()), terminal: false, farewell: FAREWELL },
-            env: door.iter().flat_map(Door::env).collect(),
+            env: door.iter().flat_map(|door| door.env(&interpreter(remote))).collect(),
             cwd: around.dir.clone(),
             memory: None,
         };
@@ -85,9 +83,9 @@ impl Bridge {
     }
 
     /// What it hears first.
-    fn greet(&self, remote: &Remote, around: &Surroundings, channel: Channel, asks_token: bool) -> Peer {
+    fn greet(&self, remote: &Remote, around: &Surroundings, channel: Channel) -> Peer {
         let Access::Bridge { options, .. } = &remote.access else { unreachable!("a bridge's engine") };
-        let mut peer = Peer::new(channel, asks_token);
+        let mut peer = Peer::new(channel, false);
         peer.push(wire::bridge_frame());
         peer.push(frames::options(remote.kind.name(), &remote.name, &around.dir, options));
         peer
@@ -119,12 +117,7 @@ impl Bridge {
     /// Whoever has connected.
     pub(super) fn accept(&self, remote: &Remote, around: &Surroundings) -> Option<Peer> {
         let (socket, _) = self.door.as_ref()?.listener.accept().ok()?;
-        Some(self.greet(remote, around, Channel::new(socket), true))
-    }
-
-    /// Whether somebody holds the token that lies in the folder.
-    pub(super) fn is_token(&self, given: &str) -> bool {
-        self.door.as_ref().is_some_and(|door| blake3::hash(door.token.as_bytes()) == blake3::hash(given.as_bytes()))
+        Some(self.greet(remote, around, Channel::new(socket)))
     }
 
     /// How it ended, with the end of what it wrote.
@@ -174,42 +167,24 @@ impl Door {
             tempfile::Builder::new().prefix("bpp-flow-").permissions(Permissions::from_mode(0o700)).tempdir()?;
         let listener = UnixListener::bind(folder.path().join(SOCKET))?;
         listener.set_nonblocking(true)?;
-        let mut secret = [0; 32];
-        File::open("/dev/urandom")?.read_exact(&mut secret)?;
-        let token = blake3::Hash::from_bytes(secret).to_hex().to_string();
-        write_private(&folder.path().join(TOKEN), token.as_bytes())?;
-        write_private(&folder.path().join(PROGRAM), LAUNCHED.as_bytes())?;
-        Ok(Door { folder, listener, token })
+        std::fs::write(folder.path().join(PROGRAM), LAUNCHED)?;
+        Ok(Door { folder, listener })
     }
 
-    fn env(&self) -> [(OsString, OsString); 2] {
-        let place = |name: &str| self.folder.path().join(name).into_os_string();
-        [("BPP_FLOW_BRIDGE".into(), place(SOCKET)), ("BPP_FLOW_TOKEN_FILE".into(), place(TOKEN))]
+    /// Where to connect; and where launchers are that were installed beside the Python.
+    fn env(&self, python: &str) -> [(OsString, OsString); 2] {
+        let socket = self.folder.path().join(SOCKET).into_os_string();
+        let own = Path::new(python).parent().filter(|_| python.contains('/')).map(Path::to_path_buf);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path))).unwrap_or(path);
+        [("BPP_FLOW_BRIDGE".into(), socket), ("PATH".into(), path)]
     }
-}
-
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)
 }
 
 /// The command that it runs under, if it does.
 fn launcher(remote: &Remote) -> Option<Vec<String>> {
-    let Access::Bridge { options, launch } = &remote.access else { return None };
-    let workers = options.iter().find(|(name, _)| name == "workers").map(|(_, n)| n.to_string());
-    match (remote.kind, launch.is_empty()) {
-        (_, false) => Some(launch.clone()),
-        // One rank gives the others their work.
-        (RemoteKind::Mpi, true) => {
-            let workers = workers.and_then(|n| n.parse().ok()).unwrap_or_else(cores);
-            Some(vec!["mpiexec".into(), "-n".into(), (workers + 1).to_string()])
-        }
-        _ => None,
-    }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    let Access::Bridge { launch, .. } = &remote.access else { return None };
+    Some(launch.clone()).filter(|launch| !launch.is_empty())
 }
 
 fn argv(remote: &Remote, door: Option<&Door>) -> Vec<OsString> {

@@ -399,9 +399,7 @@ impl Hub {
     /// Somebody says who it is.
     fn welcome(&mut self, at: usize, hello: Hello) {
         let peer = &mut self.peers[at];
-        let known = !peer.asks_token
-            || self.listener.as_ref().is_some_and(|l| l.is_token(&hello.token))
-            || self.bridge.as_ref().is_some_and(|b| b.is_token(&hello.token));
+        let known = !peer.asks_token || self.listener.as_ref().is_some_and(|l| l.is_token(&hello.token));
         let role = match hello.role.as_str() {
             "keeper" => Role::Keeper,
             "bridge" => Role::Bridge,
@@ -509,7 +507,7 @@ impl Hub {
         let heard = jobs.hear();
         (self.news.running, self.news.pending) = jobs.counts();
         match heard {
-            Ok(()) => self.news.note = jobs.words().or(self.news.note.take()),
+            Ok(()) => self.news.note = jobs.words(),
             Err(message) => self.give_up(&message),
         }
     }

@@ -39,6 +39,8 @@ pub(super) struct Jobs {
     /// Asked for, without an answer yet.
     asked: bool,
     launched: bool,
+    /// Whether a worker ever came.
+    worked: bool,
     /// How many were lost or failed since an item ended last.
     fruitless: usize,
     not_before: Instant,
@@ -67,6 +69,7 @@ impl Jobs {
             joined: BTreeSet::new(),
             asked: false,
             launched: false,
+            worked: false,
             fruitless: 0,
             not_before: Instant::now(),
             words: String::new(),
@@ -86,11 +89,15 @@ impl Jobs {
     /// A worker of that job has come.
     pub(super) fn join(&mut self, job: &str) {
         self.joined.insert(job.to_string());
+        self.worked = true;
     }
 
     /// An item ended.
     pub(super) fn bore_fruit(&mut self) {
-        self.fruitless = 0;
+        if self.fruitless > 0 {
+            self.fruitless = 0;
+            self.words.clear();
+        }
     }
 
     /// A worker is gone: something may have happened to its job.
@@ -146,7 +153,7 @@ impl Jobs {
         self.fruitless += 1;
         self.not_before = Instant::now() + PAUSE;
         // Where no worker ever came, the first jobs tell enough.
-        let hopeless = if self.joined.is_empty() { self.live.is_empty() } else { self.fruitless > PATIENCE };
+        let hopeless = if self.worked { self.fruitless > PATIENCE } else { self.live.is_empty() };
         match hopeless {
             true => Err(format!("its jobs end, or are refused, before any item ends: {}", self.words)),
             false => Ok(()),

@@ -39,7 +39,7 @@ pub(super) struct Sent {
 /// One that the hub talks to.
 pub(super) struct Peer {
     pub channel: Channel,
-    /// What proves who it is; `None`: nothing has to.
+    /// Whether it came from elsewhere, and has to prove, soon, that it was invited.
     pub asks_token: bool,
     pub role: Role,
     pub hello: Option<Hello>,

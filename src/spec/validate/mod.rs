@@ -85,7 +85,8 @@ fn build(
         params: &params.values,
         env: options.env,
         dir: &options.dir,
-        backend: options.backend,
+        // It says where this workflow runs, not what others are.
+        backend: options.backend.filter(|_| !elsewhere),
         mistakes,
         sources: HashMap::new(),
         stages: HashMap::new(),

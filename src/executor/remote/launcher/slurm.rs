@@ -65,7 +65,7 @@ impl Slurm {
         add("account", options.account.clone());
         add("qos", options.qos.clone());
         add("time", options.time.map(|time| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)));
-        add("cpus-per-task", options.cpus.map(|cpus| cpus.to_string()));
+        add("cpus-per-task", Some(options.cpus.unwrap_or(options.workers_per_job).to_string()));
         add("mem", options.memory.map(|bytes| format!("{}K", bytes.div_ceil(1024))));
         add("gres", options.gres.clone());
         arguments.extend(options.sbatch.iter().cloned());
