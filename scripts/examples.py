@@ -191,6 +191,16 @@ class Compress(Generated):
             self.assertEqual(self.sh("gzip", "-dc", packed), path.read_text())
 
 
+class Hpc(Generated):
+    source = "workflows/hpc"
+    generator = ["make_genomes.py", "data", "--species", "3", "--strains", "4", "--length", "8000"]
+
+    def test_every_genome_is_nearest_to_its_species(self):
+        self.flow("run")
+        self.assertEqual([row["same_species"] for row in self.rows("out/nearest.csv")], ["true"] * 12)
+        self.assertEqual([row["strains"] for row in self.rows("out/species.csv")], ["4"] * 3)
+
+
 class Logs(Generated):
     source = "workflows/logs"
     generator = ["make_logs.py", "data", "--days", "4", "--lines", "500"]
