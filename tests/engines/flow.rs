@@ -18,6 +18,8 @@ const GRACE: Duration = Duration::from_secs(15);
 /// The workflow's folder, with the engine as the backend `engine`.
 pub fn folder(engine: &Engine) -> TestEnv {
     let mut env = TestEnv::new();
+    // Dask never removes the folder that it makes there.
+    env.set_var("DASK_TEMPORARY_DIRECTORY", env.path("dask").to_str().expect("UTF-8"));
     for (name, value) in &engine.vars {
         env.set_var(name, value);
     }

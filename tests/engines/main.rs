@@ -4,7 +4,8 @@
 //!   engine: the same rows, keys, errors and attempts; nothing due after a change of the engine; nothing lost and no
 //!   innocent failed when a worker dies; nothing left when bpp-flow is killed, and a run that goes on where it was.
 //! - [`engine`]: what an engine's scripts (`NAME-up`, `NAME-down`) tell of it.
-//! - `local`: the engines of this machine, for comparison; needs nothing.
+//! - `local`: the engines of this machine, for comparison; needs nothing. `documented`: the examples of
+//!   `docs/backends.md`.
 //! - A module per engine. Its tests are ignored by `cargo test`; `tests/run --engines NAME` starts the engine and runs
 //!   them one by one.
 #![expect(clippy::disallowed_methods, reason = "the suite starts the program")]
@@ -42,6 +43,7 @@ macro_rules! holds {
 mod bridge;
 mod dask;
 mod dasklocal;
+mod documented;
 mod gridengine;
 mod ipyparallel;
 mod local;
