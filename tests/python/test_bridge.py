@@ -138,7 +138,7 @@ class Loss(Case):
             self.assertEqual(hub.until(1)[1][hub.seq][0], LOST)
         hub.task("kill")
         text, _ = hub.trouble()
-        self.assertIn("backend 'far': its workers end again and again", text)
+        self.assertIn("its workers end again and again", text)
         self.assertEqual(hub.gone(), [])
 
     def test_executor_that_cannot_be_made(self):
