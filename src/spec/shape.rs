@@ -1,4 +1,4 @@
-//! Checks a tree against the [`grammar`]: unknown keys, wrong types, what is not yet supported.
+//! Checks a tree against the [`grammar`]: unknown keys, wrong types.
 //!
 //! Templates in places that are settled before anything runs (a source's paths, a stage's `workers`) are rendered
 //! here, with `params` and `env`: the tree comes out with their values in it.
