@@ -36,7 +36,7 @@ MOST_AHEAD = 64 << 10
 CONNECT = 3
 PATIENCE = 60
 LEASH_TRIES = 15
-# How long a worker's SIGTERM waits for the keeper's own: Slurm sends it to everybody.
+# How long a worker's SIGTERM or SIGKILL waits for the keeper's own: Slurm sends it to everybody.
 TOGETHER = 0.1
 clock = time.monotonic
 
@@ -276,8 +276,9 @@ class Keeper:
             self.take_leash(self.arrived.pop())
 
     def is_being_ended(self, status):
-        """Whether a death is part of the keeper's own end: Slurm sends SIGTERM to everybody."""
-        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGTERM:
+        """Whether a death is part of the keeper's own end: Slurm sends SIGTERM, or SIGKILL, to everybody. After the
+        latter nobody is there any more who could tell of it."""
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) not in (signal.SIGTERM, signal.SIGKILL):
             return False
         deadline = clock() + TOGETHER
         while signal.SIGTERM not in self.signals and clock() < deadline:
