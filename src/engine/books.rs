@@ -292,6 +292,10 @@ impl Books {
     ) -> Result<RunSummary, EngineError> {
         let since = self.noted.elapsed().as_secs_f64();
         self.count(stages, since);
+        for (_, counts) in &mut self.record.stages {
+            // What was in hand is to be run again.
+            counts.due += std::mem::take(&mut counts.running);
+        }
         let chosen: Vec<&StageRun> = stages.iter().filter(|s| self.selected[s.planned.index]).collect();
         let summaries = chosen.iter().map(|s| s.summary()).collect();
         let failures: Vec<FailureGroup> = chosen.iter().flat_map(|s| s.failures.groups(&s.planned.name)).collect();

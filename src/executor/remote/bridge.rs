@@ -17,10 +17,10 @@ use rustix::fs::OFlags;
 
 use super::Surroundings;
 use super::frames;
-use super::peer::{CLOSED, Peer};
+use super::peer::{CLOSED, Peer, Role as PeerRole};
 use crate::executor::channel::Channel;
 use crate::executor::ending::in_words;
-use crate::executor::keeper::protocol::{FromKeeper, Role, Setup};
+use crate::executor::keeper::protocol::{FromKeeper, Role, Setup, ToKeeper};
 use crate::executor::launch::Keeper;
 use crate::executor::wire;
 use crate::spec::model::{Access, Remote, RemoteKind};
@@ -93,12 +93,12 @@ impl Bridge {
 
     /// To be polled: where it has to connect, and where its end is told.
     pub(super) fn fds(&mut self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let control = self.keeper.control().socket();
-        self.door.iter().map(|door| door.listener.as_fd()).chain([control])
+        let control = self.ended.is_none().then(|| self.keeper.control().socket());
+        self.door.iter().map(|door| door.listener.as_fd()).chain(control)
     }
 
-    /// Whether the process has ended.
-    pub(super) fn has_ended(&mut self) -> bool {
+    /// Takes in what its keeper has to say.
+    pub(super) fn listen(&mut self) {
         let control = self.keeper.control();
         control.fill();
         while let Some((kind, payload)) = control.next_frame() {
@@ -111,6 +111,10 @@ impl Bridge {
         if control.ended() {
             self.ended.get_or_insert_with(|| "it is gone".into());
         }
+    }
+
+    /// Whether the process has ended.
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.is_some()
     }
 
@@ -136,12 +140,18 @@ impl Bridge {
         }
     }
 
-    /// Lets it end its engine, and waits for that.
+    /// Ends it: who talks ends its engine first, and is waited for.
     pub(super) fn end(mut self, peer: Option<Peer>) {
-        if let Some(mut peer) = peer {
-            peer.push(frames::quit());
-            peer.channel.flush();
-            self.wait_for_end();
+        match peer.filter(|peer| peer.role == PeerRole::Bridge) {
+            Some(mut peer) => {
+                peer.push(frames::quit());
+                peer.channel.flush();
+                self.wait_for_end();
+            }
+            None => {
+                self.keeper.control().push(ToKeeper::Terminate.frame());
+                self.keeper.control().flush();
+            }
         }
         // An error means that there is no such child any more.
         let _ = self.keeper.end();
@@ -150,6 +160,7 @@ impl Bridge {
     fn wait_for_end(&mut self) {
         let deadline = Instant::now() + FAREWELL;
         loop {
+            self.listen();
             let left = deadline.saturating_duration_since(Instant::now());
             if self.has_ended() || left.is_zero() {
                 return;

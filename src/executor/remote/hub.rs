@@ -274,7 +274,8 @@ impl Hub {
                 _ if ahead => 2,
                 _ => 1,
             };
-            let in_time = peer.time_left().is_none_or(|left| left > known.longest + MARGIN);
+            // One that has done nothing yet has all the time that a worker can have.
+            let in_time = !peer.worked || peer.time_left().is_none_or(|left| left > known.longest + MARGIN);
             peer.takes_tasks() && in_time && peer.hand.len() < depth
         };
         let places = (0..self.peers.len()).filter(|&at| room(&self.peers[at]));
@@ -307,7 +308,7 @@ impl Hub {
         let head = TaskHead { seq: hand.seq, job: hand.job_id, pool: known.pool, items, timeout, form };
         frames::task(&head, &body).into_iter().for_each(|frame| peer.push(frame));
         peer.channel.flush();
-        peer.last_pool = Some(known.pool);
+        (peer.last_pool, peer.worked) = (Some(known.pool), true);
         let _ = self.reports.send(Report::Started { task: hand.task });
         peer.hand.push(Sent { chunk, at: Instant::now(), started: false });
     }
@@ -339,6 +340,7 @@ impl Hub {
         if let Some(listener) = &mut self.listener {
             came.extend(std::iter::from_fn(|| listener.accept()).map(|channel| Peer::new(channel, true)));
         }
+        self.bridge.iter_mut().for_each(Bridge::listen);
         if let (Some(bridge), Some(listener)) = (&self.bridge, &self.listener) {
             let peers = std::iter::from_fn(|| bridge.accept(&self.remote, &self.around));
             came.extend(peers.map(|peer| with_runtime(peer, listener)));
@@ -463,8 +465,8 @@ impl Hub {
             let peer = self.peers.swap_remove(at);
             let how = peer.gone.clone().unwrap_or_default();
             // Those behind the first had not begun.
-            let loses = peer.role == Role::Keeper && !peer.leaving;
-            self.workers.iter().filter(|_| peer.role == Role::Keeper).for_each(Jobs::look);
+            let loses = peer.role == Role::Keeper;
+            self.workers.iter().filter(|_| loses).for_each(Jobs::look);
             for (number, sent) in peer.hand.into_iter().enumerate().rev() {
                 self.jobs[sent.chunk.hand.job_id as usize].in_hand -= 1;
                 match loses && number == 0 && sent.started {
@@ -478,7 +480,7 @@ impl Hub {
             }
         }
         let talks = self.peers.iter().any(|peer| peer.role == Role::Bridge || !peer.asks_token);
-        if !talks && self.bridge.as_mut().is_some_and(Bridge::has_ended) {
+        if !talks && self.bridge.as_ref().is_some_and(Bridge::has_ended) {
             self.replace_bridge(CLOSED, false);
         }
     }
@@ -488,7 +490,7 @@ impl Hub {
         let Some(mut bridge) = self.bridge.take_if(|_| self.phase == Phase::Open) else { return };
         let how = bridge.last_words(how);
         let starts = bridge.starts;
-        drop(bridge);
+        bridge.end(None);
         let Some(listener) = self.listener.take().filter(|_| worked && starts < Bridge::MOST_STARTS) else {
             return self.give_up(&how);
         };

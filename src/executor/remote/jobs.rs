@@ -183,13 +183,14 @@ impl Jobs {
         let (running, pending) = self.counts();
         let mut why: Vec<String> = pending
             .into_iter()
-            .map(|(reason, n)| match reason.is_empty() {
-                true => format!("{n} jobs wait"),
-                false => format!("{n} jobs wait ({reason})"),
+            .map(|(reason, n)| {
+                let wait = if n == 1 { "1 job waits".to_string() } else { format!("{n} jobs wait") };
+                if reason.is_empty() { wait } else { format!("{wait} ({reason})") }
             })
             .collect();
         if running > 0 {
-            why.push(format!("{running} jobs run, but their workers cannot connect to this machine (see `address`)"));
+            let run = if running == 1 { "1 job runs".to_string() } else { format!("{running} jobs run") };
+            why.push(format!("{run}, but no worker of theirs connects to this machine (see `address`)"));
         }
         why.extend(self.words());
         why.join("; ")

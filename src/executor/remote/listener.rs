@@ -78,7 +78,8 @@ impl Listener {
             Some("localhost") => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             Some(ip) => ip.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified()),
         };
-        let socket = bind(ip)?;
+        // What others see of this machine need not be an address of its own.
+        let socket = bind(ip).or_else(|e| if ip.is_some() { bind(None) } else { Err(e) })?;
         let (certificate, config) = identity().map_err(io::Error::other)?;
         let addresses = match (named, ip) {
             (Some(name), _) => vec![name.to_string()],

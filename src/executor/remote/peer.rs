@@ -47,6 +47,8 @@ pub(super) struct Peer {
     pools: HashSet<u32>,
     jobs: HashSet<u32>,
     pub last_pool: Option<u32>,
+    /// Whether it ever got anything.
+    pub worked: bool,
     /// In the order in which it got them.
     pub hand: Vec<Sent>,
     since: Instant,
@@ -74,6 +76,7 @@ impl Peer {
             pools: HashSet::new(),
             jobs: HashSet::new(),
             last_pool: None,
+            worked: false,
             hand: Vec::new(),
             since: now,
             heard: now,

@@ -119,6 +119,13 @@ impl<'a> Builder<'a> {
         if kind == RemoteKind::Dask {
             self.dask_cluster(node);
         }
+        let has_port = |text: &str| text.matches(':').count() == 1 || text.contains('/');
+        if let Some(address) = node.get("address").filter(|_| kind != RemoteKind::Ray)
+            && text_of(address).is_some_and(|text| has_port(&text))
+        {
+            let help = "write a name or an address, without a port: bpp-flow takes any that is free";
+            self.mistake(address.span, "`address` is how nodes reach this machine", help);
+        }
         if let Some(time) = node.get("time").filter(|n| text_of(n).is_some_and(|t| slurm_time(&t).is_none())) {
             let help = "write a duration such as 90m or 12h, or as Slurm does: 1-12:00:00";
             self.mistake(time.span, "`time` is no limit of time", help);

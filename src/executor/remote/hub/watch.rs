@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Hub, MARGIN, TICK};
+use super::{Hub, Known, MARGIN, TICK};
 use crate::executor::queue::Phase;
 use crate::executor::remote::frames;
 use crate::executor::remote::jobs::Jobs;
@@ -22,9 +22,9 @@ impl Hub {
         self.end_in_time();
         self.dismiss();
         let waiting = self.queue.len();
-        let in_hand: usize = self.peers.iter().map(|peer| peer.hand.len()).sum();
+        let work = self.work();
         if let Some(jobs) = self.workers.as_mut().filter(|_| self.phase == Phase::Open) {
-            jobs.want(waiting + in_hand);
+            jobs.want(work);
         }
         let able = self.peers.iter().any(|peer| peer.takes_tasks() && peer.slots() > 0);
         if able || waiting == 0 || self.phase != Phase::Open {
@@ -35,6 +35,15 @@ impl Hub {
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             self.give_up(&format!("no worker came within {limit:?} (start_timeout){why}"));
         }
+    }
+
+    /// How many workers could have something to do now.
+    fn work(&self) -> usize {
+        let of_job = |(number, known): (usize, &Known)| {
+            let waiting = self.queue.iter().filter(|waiting| waiting.chunk.hand.job_id as usize == number).count();
+            (waiting + known.in_hand).min(known.job.workers)
+        };
+        self.jobs.iter().enumerate().map(of_job).sum()
     }
 
     /// Workers whose end is near finish the item in hand and go.
