@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::flow;
 
 fn pool() -> Engine {
-    Engine::of_packages("{ kind: bridge, python: pool:make_executor, workers: 2 }")
+    Engine::of_python("{ kind: bridge, python: pool:make_executor, workers: 2 }")
 }
 
 holds!(pool());
@@ -19,6 +19,6 @@ fn an_engine_of_ones_own_works_as_documented() {
 #[test]
 #[ignore = "needs the engine: tests/run --engines"]
 fn says_why_there_is_no_executor() {
-    let nothing = Engine::of_packages("{ kind: bridge, python: \"pool:nothing\", start_timeout: 3s }");
+    let nothing = Engine::of_python("{ kind: bridge, python: \"pool:nothing\", start_timeout: 3s }");
     flow::no_worker_comes(&nothing, &["pool:nothing"]);
 }

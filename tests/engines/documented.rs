@@ -31,7 +31,7 @@ pub fn an_engine_of_ones_own() {
     let code = blocks("python");
     let find = |start: &str| *code.iter().find(|block| block.starts_with(start)).expect(start);
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port().to_string();
-    let engine = Engine::of_packages("{ kind: bridge, python: \"lab:make_executor\" }");
+    let engine = Engine::of_python("{ kind: bridge, python: \"lab:make_executor\" }");
     let env = flow::folder(&engine);
     let lab = find("# lab.py").replace("[\"node1\", \"node2\"]", "[\"127.0.0.1\"]").replace("6000", &port);
     env.write("lab.py", lab);

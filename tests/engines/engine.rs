@@ -44,7 +44,12 @@ impl Engine {
 
     /// An engine for which the packages are all it takes.
     pub fn of_packages(backend: &str) -> Engine {
-        Engine { generations: 2, ..Engine::here(backend) }.with_python("venv")
+        Engine::of_python(backend).with_python("venv")
+    }
+
+    /// An engine for which Python is all it takes.
+    pub fn of_python(backend: &str) -> Engine {
+        Engine { generations: 2, ..Engine::here(backend) }
     }
 
     /// The same engine with the Python of another virtual environment.
