@@ -1,17 +1,18 @@
 //! What bpp-flow and its peers on other machines say to each other.
 //!
-//! A peer is a keeper (`node.py`: one task at a time, of a Python worker or of commands) or a bridge (`bridge.py`: each
-//! task is one of an engine's). Frames are as in [`wire`]: a `u32` payload length, a `u8` kind, the payload; integers
+//! A peer is a keeper (`node.py`: one task at a time, of a Python worker or of commands), a bridge (`bridge.py`: each
+//! task is one of an engine's), or a leash (of a keeper that an engine's worker started, which gets no tasks). Frames are as in [`wire`]: a `u32` payload length, a `u8` kind, the payload; integers
 //! are little-endian, dicts are marshal data.
 //!
 //! To a peer:
-//! - `O` options (bridges only, first): dict {kind, options, name, dir}.
+//! - `O` options (bridges only, right after the frame with their modules): dict {kind, options, name, dir}.
 //! - `R` runtime: dict {worker, node, remote, bootstrap, name, leash}: what runs on nodes, and how these reach bpp-flow.
 //! - `P` pool: u32 pool, dict: where and how functions or commands run.
 //! - `J` job: u32 job, u32 pool, dict {frame, label, keep_stdout}.
 //! - `B` body: u64 seq, bytes that go before the body of that task.
 //! - `T` task: u64 seq, u32 job, u32 pool, u32 items, u32 timeout in ms (0: none), u8 [`Form`], body.
-//! - `S` stop: take no new item. `C` cancel: u64 seq. `U` upload: digest, content. `b` beat. `Q` quit.
+//! - `S` stop: take no new item (leashes too). `U` upload: digest, content. `b` beat. `Q` quit.
+//! - `C` cancel: u64 seq (only from `remote.py` to its keepers).
 //!
 //! From a peer:
 //! - `h` hello: dict ([`Hello`]). `c` capacity: dict ([`Capacity`]). `i` info: text. `x` trouble: text. `b` beat.
