@@ -417,16 +417,18 @@ class Bridge:
 
 def guard(link):
     """Starts the process that ends what this one started, when this one has ended, in whatever way."""
-    mark = "BPP_FLOW_BRIDGE_MARK=%d-%s" % (os.getpid(), os.urandom(8).hex())
+    name = "BPP_FLOW_BRIDGE_MARK"
+    others = {key: value for key, value in os.environ.items() if key != name}
+    # Given at the start, it stands in the environment of forked processes too.
+    value = os.environ.setdefault(name, "%d-%s" % (os.getpid(), os.urandom(8).hex()))
+    mark = "%s=%s" % (name, value)
     session = os.getpid() if os.getsid(0) == os.getpid() == os.getpgid(0) else 0
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", GUARD, mark, str(session)],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        text=True,
+        text=True, env=others,
     )
     engines.remove_later = lambda folder: (process.stdin.write(folder + "\n"), process.stdin.flush())
-    name, value = mark.split("=")
-    os.environ[name] = value
     fds = [link.fd, process.stdin.fileno()]
     # A forked child must not keep open what tells others that this process is gone.
     os.register_at_fork(after_in_child=lambda: [os.close(fd) for fd in fds])

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -70,7 +70,7 @@ impl Bridge {
         let door = launcher(remote).is_some().then(Door::open).transpose()?;
         let setup = Setup {
             role: Role::Process { argv: argv(remote, door.as_ref()), terminal: false, farewell: FAREWELL },
-            env: door.iter().flat_map(|door| door.env(&interpreter(remote))).collect(),
+            env: door.iter().flat_map(|door| door.env(&interpreter(remote))).chain([mark()?]).collect(),
             cwd: around.dir.clone(),
             memory: None,
         };
@@ -190,6 +190,14 @@ impl Door {
         let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path))).unwrap_or(path);
         [("BPP_FLOW_BRIDGE".into(), socket), ("PATH".into(), path)]
     }
+}
+
+/// By this in its environment is known what it started, wherever that went.
+fn mark() -> io::Result<(OsString, OsString)> {
+    let mut random = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let value = format!("{}-{:016x}", std::process::id(), u64::from_ne_bytes(random));
+    Ok(("BPP_FLOW_BRIDGE_MARK".into(), value.into()))
 }
 
 /// The command that it runs under, if it does.
