@@ -1,5 +1,7 @@
 //! How processes end, in words.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -46,6 +48,16 @@ pub(super) fn not_started(why: NotStarted, program: &str, cwd: &Path) -> String 
         (false, libc::ENOENT) => format!("program {program:?} not found"),
         (false, _) => format!("program {program:?} cannot be started: {cause}"),
     }
+}
+
+/// The last bytes of a file, that many at most, whoever else writes to it.
+pub(super) fn end_of(file: &File, most: u64) -> String {
+    let length = file.metadata().map_or(0, |m| m.len());
+    let taken = length.min(most);
+    let mut bytes = vec![0; taken as usize];
+    // A file that cannot be read says nothing.
+    let _ = file.read_exact_at(&mut bytes, length - taken);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Kills a process group that its keeper can no longer look after; 0: there is none.

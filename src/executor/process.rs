@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 use super::channel::Channel;
+use super::ending::end_of;
 use super::keeper::protocol::{Role, Setup, ToKeeper};
 use super::launch::Keeper;
 use super::local::Settings;
@@ -138,13 +138,9 @@ impl Process {
 
     /// The end of what it wrote.
     pub(super) fn tail(&self) -> String {
-        let len = self.capture.metadata().map_or(0, |m| m.len());
-        let from = len.saturating_sub(TAIL_BYTES);
-        let mut bytes = vec![0; (len - from) as usize];
-        let read = self.capture.read_at(&mut bytes, from).unwrap_or(0);
-        bytes.truncate(read);
-        let text = String::from_utf8_lossy(&bytes);
-        if from > 0 { format!("… {from} bytes left out …\n{text}") } else { text.into_owned() }
+        let left_out = self.capture.metadata().map_or(0, |m| m.len()).saturating_sub(TAIL_BYTES);
+        let text = end_of(&self.capture, TAIL_BYTES);
+        if left_out > 0 { format!("… {left_out} bytes left out …\n{text}") } else { text }
     }
 
     /// Ends the process if it still runs, with all that it started; returns when that is gone.

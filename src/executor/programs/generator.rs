@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 
 use super::super::channel::Channel;
+use super::super::ending::end_of;
 use super::super::wire::{self, FromWorker, Yielded};
 use super::super::{Job, PoolKey, PythonEnv, Shape, Work};
 use super::Crew;
@@ -144,12 +144,7 @@ impl Generator {
 
     /// Why there are no more rows, with the end of what the process wrote.
     fn last_words(&self, problem: String) -> String {
-        let len = self.capture.metadata().map_or(0, |m| m.len());
-        let from = len.saturating_sub(TAIL_BYTES);
-        let mut bytes = vec![0; (len - from) as usize];
-        let read = self.capture.read_at(&mut bytes, from).unwrap_or(0);
-        bytes.truncate(read);
-        let text = String::from_utf8_lossy(&bytes);
+        let text = end_of(&self.capture, TAIL_BYTES);
         if text.trim().is_empty() { problem } else { format!("{problem}\n\nits output:\n{}", text.trim_end()) }
     }
 }

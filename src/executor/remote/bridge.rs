@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use super::Surroundings;
 use super::frames;
 use super::peer::{CLOSED, Peer, Role as PeerRole};
 use crate::executor::channel::Channel;
-use crate::executor::ending::in_words;
+use crate::executor::ending::{end_of, in_words};
 use crate::executor::keeper::protocol::{FromKeeper, Role, Setup, ToKeeper};
 use crate::executor::launch::Keeper;
 use crate::executor::wire;
@@ -126,12 +126,7 @@ impl Bridge {
 
     /// How it ended, with the end of what it wrote.
     pub(super) fn last_words(&mut self, how: &str) -> String {
-        let len = self.capture.metadata().map_or(0, |m| m.len());
-        let from = len.saturating_sub(TAIL_BYTES);
-        let mut bytes = vec![0; (len - from) as usize];
-        let read = self.capture.read_at(&mut bytes, from).unwrap_or(0);
-        bytes.truncate(read);
-        let text = String::from_utf8_lossy(&bytes);
+        let text = end_of(&self.capture, TAIL_BYTES);
         let text = if text.trim().is_empty() { String::new() } else { format!("\n{}", text.trim()) };
         match (how, &self.ended) {
             (CLOSED, None) => format!("the process that talks to it closed its connection{text}"),

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use super::guard::Guard;
 use super::script::Script;
-use super::tool::{TAIL_BYTES, Tool, end_of};
+use super::tool::{TAIL_BYTES, Tool};
 use super::{JobEnd, JobNews, JobState, Launcher};
+use crate::executor::ending::end_of;
 use crate::spec::model::SlurmOptions;
 
 /// What answers within seconds, or not at all.

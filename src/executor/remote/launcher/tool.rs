@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,6 +10,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::executor::ending::end_of;
 
 /// What is told at most of what went wrong.
 pub(super) const TAIL_BYTES: u64 = 4 << 10;
@@ -109,14 +110,4 @@ fn memory(content: &[u8]) -> io::Result<File> {
     file.write_all(content)?;
     file.rewind()?;
     Ok(file)
-}
-
-/// The last bytes of a file, that many at most, whoever else writes to it.
-pub(super) fn end_of(file: &File, most: u64) -> String {
-    let length = file.metadata().map_or(0, |m| m.len());
-    let taken = length.min(most);
-    let mut bytes = vec![0; taken as usize];
-    // A file that cannot be read says nothing.
-    let _ = file.read_exact_at(&mut bytes, length - taken);
-    String::from_utf8_lossy(&bytes).into_owned()
 }
