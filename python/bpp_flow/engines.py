@@ -145,11 +145,13 @@ class Dask:
             elif options.get("scheduler_file"):
                 tried = "the Dask scheduler of %s" % options["scheduler_file"]
                 told["scheduler_file"] = options["scheduler_file"]
+                wait_for_file(options["scheduler_file"])
             elif not address and not options.get("mpi"):
                 tried = "a Dask cluster on this machine"
                 address = self.cluster = local_cluster(self.distributed, options)
             elif address:
                 tried = "the Dask scheduler at %s" % address
+                reach(address)
             self.client = self.distributed.Client(
                 address, **told, security=tls(self.distributed, options), timeout=CONNECT, set_as_default=False,
                 heartbeat_interval="5s",
@@ -266,7 +268,10 @@ def jobs_cluster(options):
         raise Unusable("there is no cluster '%s': one of %s" % (queue, ", ".join(QUEUES)))
     make_cluster = getattr(load("dask_jobqueue"), QUEUES[queue])
     with load("dask").config.set({"distributed.scheduler.allowed-failures": 0}):
-        cluster = make_cluster(**{"scheduler_options": {"dashboard_address": ":0"}, **(told or {})})
+        # Not among the user's files, but where nodes that share these can write.
+        logs = os.path.abspath(os.path.join(".bpp-flow", "jobs"))
+        ours = {"scheduler_options": {"dashboard_address": ":0"}, "log_directory": logs}
+        cluster = make_cluster(**{**ours, **(told or {})})
     return cluster, Jobs(cluster, options)
 
 
@@ -497,8 +502,16 @@ class Mpi:
         self.pool.shutdown(wait=not self.spawned - spawned(), cancel_futures=True)
 
 
+def wait_for_file(path):
+    """Raises OSError if the file is not there, or not soon: what writes it may have been started just now."""
+    end = time.monotonic() + CONNECT / 3
+    while not os.path.exists(path) and time.monotonic() < end:
+        time.sleep(0.2)
+    os.stat(path)
+
+
 def reach(address):
-    """Raises OSError where nothing listens: Ray's own client tries for minutes."""
+    """Raises OSError where nothing listens: clients try for a long time."""
     host, _, port = (address or "").rpartition("//")[2].rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), 10).close()

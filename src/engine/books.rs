@@ -392,6 +392,10 @@ impl Books {
     fn note_settled(&self, replay: &Replay, stages: &[StageRun], complete: &[bool]) -> Result<(), EngineError> {
         let states = replay.states()?;
         let settled = stages.iter().filter(|s| complete[s.planned.index]).map(|stage| {
+            if stage.failures.has(FailureKind::Lost) {
+                // They are due again, whatever else holds.
+                return Write::Note { key: Settled::key(&stage.planned.name), json: "null".into() };
+            }
             let known = Settled {
                 state: states[stage.planned.index].to_string(),
                 limits: limits_of(&stage.planned),

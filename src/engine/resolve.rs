@@ -222,6 +222,8 @@ impl Resolver {
             match (decide(&self.stage, hit.as_ref().map(Hit::failure), &self.policy, fresh), hit) {
                 (Verdict::Done, Some(hit)) => done.push((i, hit)),
                 (Verdict::Failed, Some(hit)) => resolved.failed.push((i, hit)),
+                // Who looks at what was made sees what was lost; who runs, runs it again.
+                (Verdict::Due(Due::Lost), Some(hit)) if !self.checks_files => resolved.failed.push((i, hit)),
                 (Verdict::Due(due), _) => resolved.due.push((i, due)),
                 (Verdict::Done | Verdict::Failed, None) => unreachable!("decided by a result"),
             }

@@ -276,6 +276,11 @@ impl Failures {
         }
     }
 
+    /// Whether there is one of this kind.
+    pub fn has(&self, kind: FailureKind) -> bool {
+        self.0.keys().any(|(known, _)| *known == kind)
+    }
+
     /// The groups of `stage`, largest first.
     pub fn groups(&self, stage: &str) -> Vec<FailureGroup> {
         let mut groups: Vec<FailureGroup> = self

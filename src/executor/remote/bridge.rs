@@ -27,6 +27,8 @@ use crate::spec::model::{Access, Remote, RemoteKind};
 
 /// How long it may take to end what it started.
 const FAREWELL: Duration = Duration::from_secs(15);
+/// How long its end may be in coming when its socket has ended.
+const WORDS: Duration = Duration::from_millis(500);
 /// The files of the private folder.
 const SOCKET: &str = "socket";
 const PROGRAM: &str = "bridge.py";
@@ -124,8 +126,13 @@ impl Bridge {
         Some(self.greet(remote, around, Channel::new(socket)))
     }
 
+    /// Its socket may end just before its end is told.
+    pub(super) fn wait_for_words(&mut self) {
+        self.wait_for_end(WORDS);
+    }
+
     /// How it ended, with the end of what it wrote.
-    pub(super) fn last_words(&mut self, how: &str) -> String {
+    pub(super) fn last_words(&self, how: &str) -> String {
         let text = end_of(&self.capture, TAIL_BYTES);
         let text = if text.trim().is_empty() { String::new() } else { format!("\n{}", text.trim()) };
         match (how, &self.ended) {
@@ -141,7 +148,7 @@ impl Bridge {
             Some(mut peer) => {
                 peer.push(frames::quit());
                 peer.channel.flush();
-                self.wait_for_end();
+                self.wait_for_end(FAREWELL);
             }
             None => {
                 self.keeper.control().push(ToKeeper::Terminate.frame());
@@ -152,8 +159,8 @@ impl Bridge {
         let _ = self.keeper.end();
     }
 
-    fn wait_for_end(&mut self) {
-        let deadline = Instant::now() + FAREWELL;
+    fn wait_for_end(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         loop {
             self.listen();
             let left = deadline.saturating_duration_since(Instant::now());

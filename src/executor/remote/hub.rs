@@ -87,6 +87,8 @@ pub(super) struct Hub {
     losses: HashMap<Mark, u32>,
     /// Whether anything ever came back.
     worked: bool,
+    /// How many items were lost for good.
+    lost: u32,
     /// Since when there is work, and nobody to do it.
     starved: Option<Instant>,
     news: EngineNews,
@@ -127,6 +129,7 @@ impl Hub {
             strikes: HashMap::new(),
             losses: HashMap::new(),
             worked: false,
+            lost: 0,
             starved: None,
             news,
             told: None,
@@ -488,6 +491,7 @@ impl Hub {
     /// The bridge is gone: another one takes its place, if it had ever worked.
     fn replace_bridge(&mut self, how: &str, worked: bool) {
         let Some(mut bridge) = self.bridge.take_if(|_| self.phase == Phase::Open) else { return };
+        bridge.wait_for_words();
         let how = bridge.last_words(how);
         let starts = bridge.starts;
         bridge.end(None);

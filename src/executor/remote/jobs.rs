@@ -17,7 +17,7 @@ use crate::executor::seat::Wake;
 use crate::executor::wire;
 use crate::spec::model::{Access, Remote};
 
-/// After a refusal, or a job that failed, the next is asked for after this time.
+/// After a refusal, or a job that failed, the next is asked for after this time, or twice it, and so on.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// So many in a row may be lost, or refused, while no item ends.
@@ -43,6 +43,8 @@ pub(super) struct Jobs {
     worked: bool,
     /// How many were lost or failed since an item ended last.
     fruitless: usize,
+    /// How many ended in a row before a worker of theirs came.
+    barren: u32,
     not_before: Instant,
     /// The last that went wrong.
     words: String,
@@ -71,6 +73,7 @@ impl Jobs {
             launched: false,
             worked: false,
             fruitless: 0,
+            barren: 0,
             not_before: Instant::now(),
             words: String::new(),
         })
@@ -90,6 +93,7 @@ impl Jobs {
     pub(super) fn join(&mut self, job: &str) {
         self.joined.insert(job.to_string());
         self.worked = true;
+        self.barren = 0;
     }
 
     /// An item ended.
@@ -135,6 +139,7 @@ impl Jobs {
             return Ok(());
         };
         self.live.remove(&job);
+        self.barren += u32::from(!self.joined.contains(&job));
         match end {
             JobEnd::Finished if self.joined.remove(&job) => Ok(()),
             JobEnd::Finished => self.lose(&job, "ended before a worker of it came"),
@@ -151,7 +156,7 @@ impl Jobs {
     fn miss(&mut self, words: String) -> Result<(), String> {
         self.words = words;
         self.fruitless += 1;
-        self.not_before = Instant::now() + PAUSE;
+        self.not_before = Instant::now() + PAUSE * 2u32.pow(self.barren.min(5));
         // Where no worker ever came, the first jobs tell enough.
         let hopeless = if self.worked { self.fruitless > PATIENCE } else { self.live.is_empty() };
         match hopeless {
@@ -165,6 +170,8 @@ impl Jobs {
         let (mut running, mut pending) = (0, BTreeMap::<String, usize>::new());
         for state in self.live.values() {
             match state {
+                // What Slurm says before it has looked.
+                JobState::Pending { reason } if reason == "None" => *pending.entry(String::new()).or_default() += 1,
                 JobState::Pending { reason } => *pending.entry(reason.clone()).or_default() += 1,
                 JobState::Running { .. } => running += 1,
                 JobState::Ended(_) => {}

@@ -15,6 +15,9 @@ use crate::executor::{Outcomes, Report};
 /// An item that was alone in hand of so many workers that were lost is not sent once more.
 const MOST_LOSSES: u32 = 3;
 
+/// So many items may be lost one after the other where no other has ever ended.
+const MOST_LOST: u32 = 2;
+
 impl Hub {
     /// A chunk, or a part of one, has ended.
     pub(super) fn ended(&mut self, sent: Sent, end: TaskEnd) {
@@ -32,7 +35,10 @@ impl Hub {
             How::Broken => self.broken(&chunk.hand, end.text),
             How::Died => self.blame(chunk, &end),
             How::Expired => self.expire(chunk, &end),
-            How::Silent => self.lose(chunk, "its worker stopped answering"),
+            How::Silent => {
+                let how = "stopped answering (descriptor 3 is not an item's to close or to write to)";
+                self.suspect(chunk, how, &end);
+            }
         }
     }
 
@@ -67,7 +73,7 @@ impl Hub {
                 self.go_on(chunk);
             }
             InHand::Nothing if end.begun as usize > chunk.reported() => {
-                self.lose(chunk, &format!("its worker was {} after the item", in_words(end.status)));
+                self.suspect(chunk, &format!("{} after the item", in_words(end.status)), end);
             }
             InHand::Nothing => {
                 let how = memory.map_or_else(|| in_words(end.status), |limit| over_memory(limit, end.peak_kib).message);
@@ -103,6 +109,17 @@ impl Hub {
         let _ = self.reports.send(Report::Part { task: chunk.hand.task, outcomes });
     }
 
+    /// The worker, not its keeper, came to an end that some item brought about: as on this machine, what is left goes
+    /// on in halves.
+    fn suspect(&mut self, mut chunk: Chunk, how: &str, end: &TaskEnd) {
+        if let Some(item) = chunk.lose() {
+            let failure = Failure::new(FailureKind::Crash, format!("its worker {how}"));
+            self.fail(&mut chunk, item, Failure { output: end.text.clone(), ..failure }, end.peak_kib);
+            return self.again(chunk);
+        }
+        self.go_on(chunk);
+    }
+
     /// A chunk's worker is lost, and what it had in hand with it.
     pub(super) fn lose(&mut self, mut chunk: Chunk, how: &str) {
         let left = chunk.left();
@@ -112,9 +129,10 @@ impl Hub {
                 *n += 1;
                 *n
             });
-            if losses >= MOST_LOSSES && !self.worked {
+            if losses >= MOST_LOSSES && !self.worked && self.lost >= MOST_LOST {
                 self.give_up(&format!("its workers are lost before any item ends: {how}"));
             } else if losses >= MOST_LOSSES {
+                self.lost += 1;
                 let message = format!("its worker was lost {losses} times while it had nothing else in hand: {how}");
                 self.fail(&mut chunk, only, Failure::new(FailureKind::Lost, message), 0);
             }

@@ -31,7 +31,10 @@ impl Hub {
             self.starved = None;
         } else if self.starved.get_or_insert_with(Instant::now).elapsed() >= self.remote.start_timeout {
             let limit = self.remote.start_timeout;
-            let why = self.workers.as_ref().map(Jobs::why).or(self.news.note.clone()).filter(|why| !why.is_empty());
+            let reached = self.peers.iter().any(|peer| peer.role == Role::Bridge);
+            let unreached = (self.bridge.is_some() && !reached).then(|| "it has not answered yet".to_string());
+            let why = self.workers.as_ref().map(Jobs::why).or(self.news.note.clone()).or(unreached);
+            let why = why.filter(|why| !why.is_empty());
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             self.give_up(&format!("no worker came within {limit:?} (start_timeout){why}"));
         }
