@@ -466,7 +466,10 @@ impl Hub {
                 continue;
             }
             let peer = self.peers.swap_remove(at);
-            let how = peer.gone.clone().unwrap_or_default();
+            let how = match peer.time_left() {
+                Some(left) if left <= MARGIN => "reached the end of its job's time".to_string(),
+                _ => peer.gone.clone().unwrap_or_default(),
+            };
             // Those behind the first had not begun.
             let loses = peer.role == Role::Keeper;
             self.workers.iter().filter(|_| loses).for_each(Jobs::look);
