@@ -40,6 +40,10 @@ pub fn an_engine_of_ones_own() {
     let mut server = env.command("python3");
     server.arg("server.py");
     let server = env.start(server);
+    let taken = || TcpListener::bind(("127.0.0.1", port.parse::<u16>().expect("a port"))).is_err();
+    while !taken() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     let run = flow::run(&env);
     flow::assert_as_serial(&env, &run);
     drop(server);
