@@ -475,6 +475,7 @@ def main(reader):
     leash.closing = time.monotonic()
     if bridge.executor is not None:
         engines.close(bridge.executor)
+    engines.clear()
     # Under a launcher such as mpiexec this is one process of several, which end together.
     if "BPP_FLOW_BRIDGE" not in os.environ:
         os._exit(0)

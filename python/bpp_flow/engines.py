@@ -34,7 +34,8 @@ class Unusable(Exception):
 
 # What must not stand in a message.
 secrets = set()
-# Says which folders are to be removed when the bridge has ended.
+# Private folders, and who removes them if the bridge is killed.
+folders = []
 remove_later = None
 
 
@@ -42,9 +43,16 @@ def scratch():
     """A private folder that goes when the bridge goes."""
     # Not in a folder with a long name: paths of sockets have at most about 100 characters.
     folder = tempfile.mkdtemp(prefix="bpp-", dir="/tmp")
+    folders.append(folder)
     if remove_later:
         remove_later(folder)
     return folder
+
+
+def clear():
+    """Removes what lies in private folders, once nothing uses it any more."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def make(kind, options, folder):

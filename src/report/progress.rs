@@ -175,6 +175,7 @@ impl State {
                 return Some(item(stage, key, *status, *attempt, *seconds));
             }
             Event::Suspects { stage, items } => return Some(suspects(stage, *items)),
+            Event::Draining { in_hand: 0, .. } => {}
             Event::Draining { signal, in_hand, grace } => return Some(draining(signal, *in_hand, *grace)),
             Event::Engine { engine } => return self.engine(engine, style),
             // Outputs are told in the summary.

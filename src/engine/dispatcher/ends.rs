@@ -59,10 +59,10 @@ impl Dispatcher<'_> {
     }
 
     /// Nothing more can run on an engine: what is in hand elsewhere finishes.
-    pub(super) fn lose_engine(&mut self, error: EngineError) {
-        match self.mode {
-            Mode::Running => self.drain(End::Broken(error), None, "no workers"),
-            Mode::Draining { .. } | Mode::Stopping => {}
+    pub(super) fn lose_engine(&mut self, error: &EngineError) {
+        if self.mode == Mode::Running {
+            let reason = self.orders.plan.secrets.hide(&error.to_string()).into_owned();
+            self.drain(End::Threshold(reason), None, "no workers");
         }
     }
 

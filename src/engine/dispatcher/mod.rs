@@ -386,7 +386,7 @@ impl<'a> Dispatcher<'a> {
             Report::End { task, unfinished } => self.executor_ended(task, unfinished),
             Report::Broken { stage, message, .. } => self.break_off(EngineError::Broken { stage, message }),
             Report::Engine(news) => self.hear_of_engine(news),
-            Report::Unavailable { engine, message } => self.lose_engine(EngineError::Unavailable { engine, message }),
+            Report::Unavailable { engine, message } => self.lose_engine(&EngineError::Unavailable { engine, message }),
         }
     }
 
