@@ -129,7 +129,8 @@ impl Drop for RemoteExecutor {
     }
 }
 
-/// Tries whether an engine would take jobs, in its own words; `None`: it has none to be asked for.
+/// Tries whether what is uploaded is there, and whether an engine would take jobs, in its own words; `None`: it has none
+/// to be asked for.
 ///
 /// # Errors
 /// Why it would not.
@@ -140,7 +141,10 @@ pub fn try_jobs(remote: &Remote, state_dir: &Path, dir: &Path, workflow: &str) -
         dir: dir.to_path_buf(),
         workflow: workflow.to_string(),
     };
-    jobs::check(remote, &around)
+    match upload::Uploads::read(dir, &absolute(dir, &remote.upload)) {
+        Err(message) => Some(Err(message)),
+        Ok(_) => jobs::check(remote, &around),
+    }
 }
 
 /// The paths of modules and folders that are uploaded, under the workflow's folder.

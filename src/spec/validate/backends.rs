@@ -134,6 +134,14 @@ impl<'a> Builder<'a> {
 
     fn dask_cluster(&mut self, node: &Node) {
         let cluster = node.get("cluster");
+        for (option, other, help) in [
+            ("mpi", "launch", "say what starts the processes, as in launch: [srun]"),
+            ("launch", "mpi", "Dask's workers are started by a launcher with `mpi: true` only"),
+        ] {
+            if let Some((key, _)) = node.entry(option).filter(|_| node.get(other).is_none()) {
+                self.mistake(key.span, format!("`{option}` needs `{other}`"), help);
+            }
+        }
         if let Some(cluster) = cluster {
             let named = cluster.entries().filter(|e| e.len() == 1).map(|e| e[0].0.key_text());
             if !named.is_some_and(|name| CLUSTERS.contains(&name)) {
