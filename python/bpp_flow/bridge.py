@@ -462,6 +462,9 @@ def main(reader):
     link = Link(reader)
     guardian = guard(link)
     leash = Leash(link.fd)
+    if "BPP_FLOW_BRIDGE" in os.environ:
+        # bpp-flow removes it, unless it is killed.
+        engines.remove_later(os.path.dirname(os.environ["BPP_FLOW_BRIDGE"]))
     bridge = Bridge(link, loads(link.first()))
     try:
         bridge.start()

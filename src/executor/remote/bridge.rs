@@ -72,7 +72,11 @@ impl Bridge {
         let door = launcher(remote).is_some().then(Door::open).transpose()?;
         let setup = Setup {
             role: Role::Process { argv: argv(remote, door.as_ref()), terminal: false, farewell: FAREWELL },
-            env: door.iter().flat_map(|door| door.env(&interpreter(remote))).chain([mark()?]).collect(),
+            // A launcher has to outlive what it starts.
+            env: match &door {
+                Some(door) => door.env(&interpreter(remote)).to_vec(),
+                None => vec![mark()?],
+            },
             cwd: around.dir.clone(),
             memory: None,
         };
