@@ -36,6 +36,8 @@ MOST_AHEAD = 64 << 10
 CONNECT = 3
 PATIENCE = 60
 LEASH_TRIES = 15
+# On bpp-flow's own host, it is gone when it cannot be reached so often.
+GONE = 3
 # How long a worker's SIGTERM or SIGKILL waits for the keeper's own: Slurm sends it to everybody.
 TOGETHER = 0.1
 clock = time.monotonic
@@ -559,13 +561,25 @@ def greet(sock, invitation, role, job=None, until=None):
     sock.sendall(len(payload).to_bytes(4, "little") + b"h" + payload)
 
 
+def place():
+    """This host, since it started, and its network; None where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return "%s %d" % (file.read().strip(), os.stat("/proc/self/ns/net").st_ino)
+    except OSError:
+        return None
+
+
 def fasten(keeper, invitation):
     """Ties a keeper of an engine's worker to its bpp-flow, if that can be reached from here."""
-    for _ in range(LEASH_TRIES):
+    for tried in range(1, LEASH_TRIES + 1):
         try:
             sock = connect(invitation)
             greet(sock, invitation, "leash")
         except (OSError, NoConnection):
+            if tried == GONE and invitation.get("place") == place():
+                # Nothing stands between: bpp-flow is gone.
+                os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
             continue
         keeper.arrived.append(sock)

@@ -326,6 +326,22 @@ class Leash(Case):
     def test_without_an_answer_tasks_run_all_the_same(self):
         self.listener.close()
         self.assertEqual(self.rows("plus", [{"x": 1}]).done, {0: {"y": 2}})
+        self.assertEqual(self.rows("slow", [{"s": 4}]).how, DONE)
+
+
+class Deserted(Leash):
+    """On bpp-flow's own host, where nothing stands between."""
+
+    def leash(self):
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            place = "%s %d" % (file.read().strip(), os.stat("/proc/self/ns/net").st_ino)
+        return {**super().leash(), "place": place}
+
+    def test_without_an_answer_tasks_run_all_the_same(self):
+        self.listener.close()
+        begun = time.monotonic()
+        self.assertEqual(self.rows("slow", [{"s": 60}]).how, LOST)
+        self.assertLess(time.monotonic() - begun, 30)
 
 
 if __name__ == "__main__":

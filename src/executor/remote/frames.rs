@@ -173,6 +173,7 @@ pub(super) fn invitation(w: &mut Writer, invitation: &Invitation) {
     w.int(invitation.port.into());
     text(w, "certificate", &invitation.certificate);
     text(w, "token", &invitation.token);
+    text(w, "place", &invitation.place);
     w.end_dict();
 }
 

@@ -217,7 +217,8 @@ pub(super) fn check(remote: &Remote, around: &Surroundings) -> Option<Result<Str
     if matches!(remote.access, Access::Bridge { .. }) {
         return None;
     }
-    let nobody = Invitation { addresses: Vec::new(), port: 0, certificate: String::new(), token: String::new() };
+    let none = String::new;
+    let nobody = Invitation { addresses: Vec::new(), port: 0, certificate: none(), token: none(), place: none() };
     Some(launcher(remote, around, &nobody).0.check())
 }
 

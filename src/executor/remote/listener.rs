@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -42,6 +43,8 @@ pub(in crate::executor) struct Invitation {
     pub certificate: String,
     /// To be said first.
     pub token: String,
+    /// The host that listens, since it started, and its network: who is there too knows that nothing stands between.
+    pub place: String,
 }
 
 impl fmt::Debug for Invitation {
@@ -87,7 +90,7 @@ impl Listener {
             (None, None) => own_addresses(socket.local_addr()?.is_ipv6())?,
         };
         let port = socket.local_addr()?.port();
-        let invitation = Invitation { addresses, port, certificate, token: token()? };
+        let invitation = Invitation { addresses, port, certificate, token: token()?, place: place() };
         let spare = Some(File::open("/dev/null")?);
         Ok(Listener { socket, config: Arc::new(config), invitation, guests: Arc::default(), spare })
     }
@@ -138,6 +141,16 @@ impl Listener {
 }
 
 /// A listening socket; without an address one for IPv6 and IPv4 both, where there is IPv6.
+/// Empty where the system does not say.
+fn place() -> String {
+    let started = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let network = std::fs::metadata("/proc/self/ns/net").map(|found| found.ino());
+    match (started, network) {
+        (Ok(started), Ok(network)) => format!("{} {network}", started.trim()),
+        _ => String::new(),
+    }
+}
+
 fn bind(ip: Option<IpAddr>) -> io::Result<TcpListener> {
     let all = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
     let candidates = ip.as_ref().map_or(&all[..], std::slice::from_ref);
