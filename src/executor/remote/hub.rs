@@ -255,6 +255,9 @@ impl Hub {
 
     /// Hands out what waits to whoever has room.
     fn give(&mut self) {
+        if self.peers.iter().all(|peer| peer.hand.len() >= 2 * peer.slots()) {
+            return;
+        }
         let mut at = 0;
         while self.phase == Phase::Open && at < self.queue.len() {
             let known = &self.jobs[self.queue[at].chunk.hand.job_id as usize];

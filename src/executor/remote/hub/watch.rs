@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Hub, Known, MARGIN, TICK};
+use super::{Hub, Known, MARGIN, TICK, Waiting};
 use crate::executor::queue::Phase;
 use crate::executor::remote::frames;
 use crate::executor::remote::jobs::Jobs;
@@ -43,7 +43,8 @@ impl Hub {
     /// How many workers could have something to do now.
     fn work(&self) -> usize {
         let of_job = |(number, known): (usize, &Known)| {
-            let waiting = self.queue.iter().filter(|waiting| waiting.chunk.hand.job_id as usize == number).count();
+            let ready = |waiting: &&Waiting| waiting.is_ready() && waiting.chunk.hand.job_id as usize == number;
+            let waiting = self.queue.iter().filter(ready).count();
             (waiting + known.in_hand).min(known.job.workers)
         };
         self.jobs.iter().enumerate().map(of_job).sum()
@@ -62,11 +63,9 @@ impl Hub {
         }
     }
 
-    /// Keepers that have had nothing to do for a while go, so that their jobs end.
+    /// Keepers that have had nothing to do for a while go, so that their jobs end: there is nothing, or nothing that
+    /// they could take in the time that is left to them, and others will.
     fn dismiss(&mut self) {
-        if !self.queue.is_empty() {
-            return;
-        }
         for peer in self.peers.iter_mut().filter(|peer| peer.role == Role::Keeper && peer.takes_tasks()) {
             if !peer.hand.is_empty() {
                 peer.active = Instant::now();
